@@ -1,0 +1,45 @@
+CREATE TABLE IF NOT EXISTS {table}{on_cluster}
+(
+    project_id         LowCardinality(String) COMMENT 'Whose event it is; from the API key',
+    event_id           UUID                   COMMENT 'Identity of the event, mostly a UUIDv7',
+    event_type         LowCardinality(String) COMMENT 'What happened, as it was sent',
+    documented_type    LowCardinality(String) COMMENT 'What happened, as Better Auth documents it; empty if it does not',
+    event_key          String                 COMMENT 'What it happened to; events of one key keep their order',
+    event_display_name String                 COMMENT 'A sentence for people',
+    user_id            String                 COMMENT 'The user it is about',
+    organization_id    String                 COMMENT 'The organization it is about',
+    identifier         String                 COMMENT 'E-mail address or name of that user',
+    actor_id           String                 COMMENT 'Who did it',
+    actor_type         LowCardinality(String) COMMENT 'In which role: user, admin, dashboard, organization',
+    outcome            LowCardinality(String) COMMENT 'How it ended: success, failure, blocked, challenged',
+    session_id         String                 COMMENT 'The session it happened in',
+    request_id         String                 COMMENT 'The request it happened in',
+    ip_address         IPv6                   COMMENT 'The address of the client, IPv4 mapped; :: if not given',
+    city               LowCardinality(String) COMMENT 'The city of the client',
+    country            LowCardinality(String) COMMENT 'The country of the client',
+    country_code       LowCardinality(String) COMMENT 'The country of the client, ISO 3166-1 alpha-2',
+    user_agent         String                 COMMENT 'The user agent of the client',
+    event_data         String                 COMMENT 'Everything, as it was sent: a JSON object' CODEC(ZSTD(1)),
+    created_at         DateTime64(3, 'UTC')   COMMENT 'When it happened, at the source',
+    logged_at          DateTime64(3, 'UTC')   COMMENT 'When Kafka took it' CODEC(DoubleDelta, ZSTD(1)),
+    ingested_at        DateTime64(3, 'UTC')   COMMENT 'When the consumer sent the row, on the clock of ClickHouse' CODEC(DoubleDelta, ZSTD(1)),
+    source_incarnation UInt32                 COMMENT 'Position: which life of the topic' CODEC(T64, ZSTD(1)),
+    source_partition   UInt32                 COMMENT 'Position: the partition' CODEC(T64, ZSTD(1)),
+    source_offset      UInt64                 COMMENT 'Position: the offset' CODEC(Delta, ZSTD(1)),
+
+    INDEX by_event_id event_id TYPE bloom_filter(0.01) GRANULARITY 4,
+    INDEX by_user_id user_id TYPE bloom_filter(0.01) GRANULARITY 4,
+    INDEX by_organization_id organization_id TYPE bloom_filter(0.01) GRANULARITY 4,
+    INDEX by_identifier identifier TYPE bloom_filter(0.01) GRANULARITY 4,
+    INDEX by_position source_offset TYPE minmax GRANULARITY 1,
+
+    -- An insert that its sender has given up on must not land after its successor has looked.
+    -- Taken per block: now64() would be the time the statement began, whenever its body arrives.
+    CONSTRAINT in_time CHECK ingested_at > nowInBlock64(3) - INTERVAL 10 SECOND
+)
+ENGINE = {engine}MergeTree{replica}
+-- The month Kafka took it in is the same at every replay, and a late event stays in one part.
+PARTITION BY toYYYYMM(logged_at)
+ORDER BY (project_id, created_at, event_id)
+SETTINGS {settings}
+COMMENT 'Every event, once. A position is here or in audit_dead_letters, never in both'
