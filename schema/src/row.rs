@@ -21,9 +21,20 @@ use crate::{Event, Position};
 pub const EVENTS: &str = "audit_events";
 
 /// A time as the table holds it: milliseconds since 1970, `DateTime64(3, 'UTC')`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Millis(pub i64);
+
+impl Millis {
+    /// The time `span` before this one.
+    #[must_use]
+    pub fn earlier_by(self, span: std::time::Duration) -> Self {
+        let span = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_sub(span))
+    }
+}
 
 impl From<DateTime<Utc>> for Millis {
     fn from(time: DateTime<Utc>) -> Self {

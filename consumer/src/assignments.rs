@@ -1,0 +1,301 @@
+//! The partitions of this member: one loop each, from assignment until it is taken away.
+//!
+//! A loop that ends with an error does not end the others: its partition stops, which is logged
+//! once, shown by a metric and makes the service unready, and its watermark stays where it is.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use audit_schema::row::Millis;
+use audit_service::admin::Readiness;
+use rdkafka::consumer::BaseConsumer;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::batch::PartitionId;
+use crate::error::PartitionError;
+use crate::group::{Event, GroupContext};
+use crate::metrics;
+use crate::offsets::{GroupOffsets, Offsets, Right};
+use crate::partition::{Command, Partition};
+use crate::settle::Settler;
+use crate::topic::Topic;
+use crate::writer::Writer;
+
+/// After how long without a batch a partition's position is committed without a range.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// How often the ends of the logs are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How often stored rows are compared with the topic's records.
+const COMPARE: Duration = Duration::from_secs(60);
+
+/// A partition this member has.
+struct Held {
+    offsets: GroupOffsets,
+    taken: CancellationToken,
+}
+
+/// Runs the loops of the partitions this member has.
+pub(crate) struct Assignments {
+    consumer: Arc<BaseConsumer<GroupContext>>,
+    name: Arc<str>,
+    incarnation: u32,
+    topic: Topic,
+    store: Arc<Writer>,
+    settler: Arc<Settler<Writer>>,
+    commands: mpsc::UnboundedSender<Command>,
+    clock_skew: Duration,
+    readiness: Readiness,
+    held: HashMap<u32, Held>,
+    stopped: BTreeMap<u32, String>,
+    loops: JoinSet<(u32, Option<PartitionError>)>,
+}
+
+impl std::fmt::Debug for Assignments {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Assignments")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the loops need.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    /// The topic's registered life.
+    pub(crate) incarnation: u32,
+    /// The topic.
+    pub(crate) topic: Topic,
+    /// The tables.
+    pub(crate) store: Arc<Writer>,
+    /// What counts what they wrote.
+    pub(crate) settler: Arc<Settler<Writer>>,
+    /// The way to the source.
+    pub(crate) commands: mpsc::UnboundedSender<Command>,
+    /// How far Kafka's clock may be from ours.
+    pub(crate) clock_skew: Duration,
+    /// Who is told when a partition stops.
+    pub(crate) readiness: Readiness,
+}
+
+impl Assignments {
+    /// No partitions yet; they come through `consumer`'s group.
+    pub(crate) fn new(
+        consumer: Arc<BaseConsumer<GroupContext>>,
+        name: Arc<str>,
+        parts: Parts,
+    ) -> Self {
+        Self {
+            consumer,
+            name,
+            incarnation: parts.incarnation,
+            topic: parts.topic,
+            store: parts.store,
+            settler: parts.settler,
+            commands: parts.commands,
+            clock_skew: parts.clock_skew,
+            readiness: parts.readiness,
+            held: HashMap::new(),
+            stopped: BTreeMap::new(),
+            loops: JoinSet::new(),
+        }
+    }
+
+    /// Follows the source's events until the source has ended.
+    pub(crate) async fn run(mut self, mut events: mpsc::UnboundedReceiver<Event>) {
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut compare = tokio::time::interval_at(Instant::now() + COMPARE, COMPARE);
+        compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Every question to Kafka is asked beside the loop: a rebalance does not wait for it.
+        let mut asked: JoinSet<()> = JoinSet::new();
+        loop {
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(event) => self.follow(event),
+                    None => break,
+                },
+                Some(Ok((partition, error))) = self.loops.join_next() => {
+                    if let Some(error) = error {
+                        self.stop(partition, &error);
+                    }
+                }
+                Some(_) = asked.join_next() => {}
+                _ = look.tick(), if asked.is_empty() => self.look_at_ends(&mut asked),
+                _ = compare.tick() => self.compare(),
+            }
+        }
+        self.loops.shutdown().await;
+    }
+
+    fn follow(&mut self, event: Event) {
+        match event {
+            Event::Assigned { partition, right } => self.assigned(partition, right),
+            Event::Revoked { partition } => {
+                tracing::info!(kafka.partition = partition, "partition handed back");
+                if let Some(held) = self.held.remove(&partition) {
+                    held.taken.cancel();
+                }
+                self.stopped.remove(&partition);
+                metrics::stopped(partition, false);
+                self.tell_readiness();
+            }
+            Event::Unreadable { partition, error } => {
+                if let Some(held) = self.held.get(&partition) {
+                    held.taken.cancel();
+                }
+                self.stop(partition, &error);
+            }
+        }
+    }
+
+    fn assigned(&mut self, partition: u32, right: Arc<Right>) {
+        let id = PartitionId {
+            incarnation: self.incarnation,
+            partition,
+        };
+        let offsets = GroupOffsets::new(
+            Arc::clone(&self.consumer),
+            Arc::clone(&self.name),
+            id,
+            right,
+        );
+        let taken = CancellationToken::new();
+        let old = self.held.insert(
+            partition,
+            Held {
+                offsets: offsets.clone(),
+                taken: taken.clone(),
+            },
+        );
+        if let Some(old) = old {
+            old.taken.cancel();
+        }
+        let (settler, store) = (Arc::clone(&self.settler), Arc::clone(&self.store));
+        let (commands, topic) = (self.commands.clone(), self.topic.clone());
+        self.loops.spawn(async move {
+            let looped = async {
+                if let Some(reason) = differs(&topic, id).await {
+                    return PartitionError::OtherTopic { reason };
+                }
+                Partition::new(id, offsets, settler, store, commands, IDLE)
+                    .run()
+                    .await
+            };
+            let error = tokio::select! {
+                () = taken.cancelled() => None,
+                error = looped => Some(error),
+            };
+            (partition, error)
+        });
+        self.tell_readiness();
+    }
+
+    fn stop(&mut self, partition: u32, error: &PartitionError) {
+        if matches!(error, PartitionError::Fenced) {
+            tracing::info!(
+                kafka.partition = partition,
+                "another member has the partition now"
+            );
+            return;
+        }
+        let reason = with_causes(error);
+        tracing::error!(
+            kafka.partition = partition,
+            error = %reason,
+            "partition stopped; mend the cause and restart the consumer"
+        );
+        metrics::stopped(partition, true);
+        self.stopped.insert(partition, reason);
+        self.tell_readiness();
+    }
+
+    fn tell_readiness(&self) {
+        match self.stopped.iter().next() {
+            Some((partition, reason)) => self
+                .readiness
+                .set_unready(format!("partition {partition} stopped: {reason}")),
+            None => self.readiness.set_ready(),
+        }
+    }
+
+    /// Looks where each log ends: for the watermark of an idle partition, and for holes.
+    fn look_at_ends(&self, asked: &mut JoinSet<()>) {
+        for progress in self.settler.held() {
+            let partition = progress.id().partition;
+            let Some(held) = self.held.get(&partition) else {
+                continue;
+            };
+            let (offsets, commands) = (held.offsets.clone(), self.commands.clone());
+            let before = Millis::from(chrono::Utc::now()).earlier_by(self.clock_skew);
+            let settler = Arc::clone(&self.settler);
+            asked.spawn(async move {
+                if let Ok(bounds) = offsets.bounds().await {
+                    metrics::log_end(partition, bounds.end);
+                    progress.log_ended(before, bounds.end);
+                    settler.wake();
+                    // Without a source there is nothing to look for.
+                    commands
+                        .send(Command::LogEnds {
+                            partition,
+                            at: bounds.end,
+                        })
+                        .ok();
+                }
+            });
+        }
+    }
+
+    /// Compares each partition with what is stored of it, and stops the one that differs.
+    fn compare(&mut self) {
+        for (partition, held) in &self.held {
+            if self.stopped.contains_key(partition) {
+                continue;
+            }
+            let id = PartitionId {
+                incarnation: self.incarnation,
+                partition: *partition,
+            };
+            let (topic, taken, partition) = (self.topic.clone(), held.taken.clone(), *partition);
+            self.loops.spawn(async move {
+                let error = tokio::select! {
+                    () = taken.cancelled() => None,
+                    reason = differs(&topic, id) => {
+                        reason.map(|reason| PartitionError::OtherTopic { reason })
+                    }
+                };
+                if error.is_some() {
+                    taken.cancel();
+                }
+                (partition, error)
+            });
+        }
+    }
+}
+
+/// Whether the topic is another one than the stored rows are of. What cannot be asked now is
+/// asked again later.
+async fn differs(topic: &Topic, id: PartitionId) -> Option<String> {
+    match topic.differs(id).await {
+        Ok(difference) => difference,
+        Err(error) => {
+            tracing::warn!(
+                kafka.partition = id.partition,
+                error = %with_causes(&error),
+                "the topic could not be compared with what is stored"
+            );
+            None
+        }
+    }
+}
+
+/// An error and everything behind it, in one line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

@@ -1,0 +1,229 @@
+//! The configuration of the consumer; `config.toml` says what each value means.
+
+use std::time::Duration;
+
+use audit_schema::clickhouse::{Address, Engine, Options};
+use audit_service::admin::Admin;
+use audit_service::config::{Properties, Secret, Validate};
+use audit_service::telemetry::Telemetry;
+use serde::Deserialize;
+
+use crate::recovery::LATE_LIMIT;
+
+/// The annotated defaults.
+pub const DEFAULTS: &str = include_str!("../config.toml");
+
+/// Most rows of one insert that ClickHouse stores as one part.
+/// Source: the defaults of `max_insert_block_size` and `min_insert_block_size_rows`.
+const ONE_PART_ROWS: usize = 1_048_449;
+
+/// Most bytes of one insert that ClickHouse stores as one part.
+/// Source: the default of `min_insert_block_size_bytes`.
+const ONE_PART_BYTES: usize = 256 * 1024 * 1024;
+
+/// All of it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// How to reach Kafka.
+    pub kafka: Kafka,
+    /// What the topic has to be like.
+    pub topic: Topic,
+    /// How to reach ClickHouse.
+    pub clickhouse: ClickHouse,
+    /// When a batch is written.
+    pub batch: Batch,
+    /// When it is counted.
+    pub settle: Settle,
+    /// Where the admin port listens.
+    pub admin: Admin,
+    /// What is logged, and how.
+    pub telemetry: Telemetry,
+    /// How to stop.
+    pub shutdown: Shutdown,
+}
+
+/// How to reach Kafka.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kafka {
+    /// Addresses, comma-separated.
+    pub brokers: String,
+    /// The topic of events.
+    pub topic: String,
+    /// The consumer group.
+    pub group: String,
+    /// Silence after which a consumer is replaced.
+    #[serde(with = "humantime_serde")]
+    pub session_timeout: Duration,
+    /// Further properties of librdkafka.
+    pub properties: Properties,
+}
+
+/// What the topic has to be like.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Topic {
+    /// How many partitions.
+    pub partitions: u32,
+    /// How many copies of each.
+    pub replication: u32,
+    /// How long records are kept.
+    #[serde(with = "humantime_serde")]
+    pub retention: Duration,
+}
+
+/// How to reach ClickHouse.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClickHouse {
+    /// Its HTTP interface.
+    pub url: String,
+    /// The database of the tables.
+    pub database: String,
+    /// The user; empty for none.
+    pub user: String,
+    /// The password; empty for none.
+    pub password: Secret,
+    /// The cluster; empty for a single server.
+    pub cluster: String,
+    /// Whether an insert is on disk when it is answered.
+    pub fsync: bool,
+    /// How long an insert may take.
+    #[serde(with = "humantime_serde")]
+    pub insert_timeout: Duration,
+    /// How long a question may take.
+    #[serde(with = "humantime_serde")]
+    pub read_timeout: Duration,
+}
+
+impl ClickHouse {
+    /// Where it is, and as whom to speak to it.
+    pub fn address(&self) -> Address<'_> {
+        Address {
+            url: &self.url,
+            database: &self.database,
+            user: &self.user,
+            password: self.password.expose(),
+        }
+    }
+
+    /// How to make the tables.
+    pub fn options(&self) -> Options {
+        Options {
+            engine: match self.cluster.as_str() {
+                "" => Engine::SingleNode,
+                cluster => Engine::Cluster(cluster.to_owned()),
+            },
+            fsync: self.fsync,
+        }
+    }
+}
+
+/// When a batch is written.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Batch {
+    /// Age.
+    #[serde(with = "humantime_serde")]
+    pub interval: Duration,
+    /// Rows.
+    pub max_rows: usize,
+    /// Bytes of records.
+    pub max_bytes: usize,
+    /// Inserts under way at the same time.
+    pub in_flight: usize,
+}
+
+impl Batch {
+    /// The rows a batch may grow to while its partition is not free for it.
+    pub fn most_rows(&self) -> usize {
+        self.max_rows.saturating_mul(4)
+    }
+
+    /// The bytes a batch may grow to while its partition is not free for it.
+    pub fn most_bytes(&self) -> usize {
+        self.max_bytes.saturating_mul(4)
+    }
+}
+
+/// When what was written is counted.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settle {
+    /// Shortest time between two counts.
+    #[serde(with = "humantime_serde")]
+    pub interval: Duration,
+    /// How far clocks may be apart.
+    #[serde(with = "humantime_serde")]
+    pub clock_skew: Duration,
+}
+
+/// How to stop.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shutdown {
+    /// Time to finish what is held.
+    #[serde(with = "humantime_serde")]
+    pub budget: Duration,
+}
+
+impl Validate for Config {
+    fn complaints(&self) -> Vec<String> {
+        let mut complaints = Vec::new();
+        let mut refuse = |refused: bool, complaint: &str| {
+            if refused {
+                complaints.push(complaint.to_owned());
+            }
+        };
+        refuse(
+            self.kafka.session_timeout < LATE_LIMIT,
+            "kafka.session_timeout must be at least 10s, the time in which the server takes an insert",
+        );
+        refuse(
+            self.kafka.brokers.is_empty(),
+            "kafka.brokers must name a broker",
+        );
+        refuse(self.kafka.group.is_empty(), "kafka.group must not be empty");
+        refuse(
+            self.topic.partitions == 0,
+            "topic.partitions must be at least 1",
+        );
+        refuse(
+            self.topic.replication == 0,
+            "topic.replication must be at least 1",
+        );
+        refuse(
+            self.batch.in_flight == 0,
+            "batch.in_flight must be at least 1",
+        );
+        refuse(
+            self.batch.max_rows == 0 || self.batch.most_rows() >= ONE_PART_ROWS,
+            "batch.max_rows must be 1 to 262112: four times as many have to fit one part",
+        );
+        refuse(
+            self.batch.max_bytes == 0 || self.batch.most_bytes() >= ONE_PART_BYTES,
+            "batch.max_bytes must be 1 to 67108863: four times as many have to fit one part",
+        );
+        complaints
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_accepted() {
+        let config: Config = audit_service::config::load("consumer", DEFAULTS, None).unwrap();
+        assert_eq!(config.kafka.topic, audit_schema::wire::TOPIC);
+        assert_eq!(config.batch.interval, Duration::from_millis(250));
+    }
+
+    #[test]
+    fn a_session_shorter_than_the_late_limit_is_refused() {
+        let mut config: Config = audit_service::config::load("consumer", DEFAULTS, None).unwrap();
+        config.kafka.session_timeout = Duration::from_secs(9);
+        assert!(config.complaints()[0].contains("session_timeout"));
+    }
+}

@@ -1,0 +1,194 @@
+#![doc = include_str!("../README.md")]
+
+mod assignments;
+pub mod batch;
+pub mod config;
+pub mod error;
+pub mod group;
+mod metrics;
+pub mod offsets;
+pub mod partition;
+pub mod recovery;
+pub mod settle;
+pub mod source;
+pub mod store;
+pub mod topic;
+pub mod verify;
+pub mod writer;
+
+use std::sync::Arc;
+
+use audit_schema::clickhouse::MigrateError;
+use audit_service::Tasks;
+use audit_service::admin::{self, Readiness};
+use audit_service::tasks::{Failure, TasksError};
+use audit_service::telemetry;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::assignments::{Assignments, Parts};
+use crate::config::Config;
+use crate::group::GroupContext;
+use crate::settle::Settler;
+use crate::source::Source;
+use crate::topic::{Topic, TopicError};
+use crate::writer::Writer;
+
+pub use crate::metrics::describe as describe_metrics;
+
+/// Why the consumer ended badly.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The topic cannot be consumed as it is.
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+    /// The tables could not be made.
+    #[error(transparent)]
+    Migrate(#[from] MigrateError),
+    /// Kafka's client could not be set up.
+    #[error("kafka's client cannot be set up")]
+    Kafka(#[from] rdkafka::error::KafkaError),
+    /// A part of it ended.
+    #[error(transparent)]
+    Tasks(#[from] TasksError),
+}
+
+/// Makes the tables, the topic and its registration, as far as they are not there.
+///
+/// `new_incarnation` registers another life of the topic: for a topic that was deleted and
+/// created anew on purpose.
+pub async fn migrate(config: &Config, new_incarnation: bool) -> Result<(), RunError> {
+    let version = audit_schema::clickhouse::migrate(
+        config.clickhouse.address(),
+        &config.clickhouse.options(),
+    )
+    .await?;
+    tracing::info!(
+        version,
+        database = config.clickhouse.database,
+        "tables are made"
+    );
+    let writer = Writer::new(&config.clickhouse, config.batch.in_flight);
+    let topic = Topic::new(config, writer.client().clone());
+    let created = topic.create().await?;
+    let incarnation = topic.register(new_incarnation).await?;
+    topic.check().await?;
+    tracing::info!(
+        topic = config.kafka.topic,
+        created,
+        incarnation,
+        "topic is made"
+    );
+    Ok(())
+}
+
+/// Consumes until `shutdown`, then finishes what it holds within the configured budget.
+pub async fn run(
+    config: Config,
+    readiness: Readiness,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
+    let store = Arc::new(Writer::new(&config.clickhouse, config.batch.in_flight));
+    let topic = Topic::new(&config, store.client().clone());
+    let incarnation = topic.check().await?;
+    let settler = Arc::new(Settler::new(Arc::clone(&store)));
+
+    let consumer: BaseConsumer<GroupContext> = topic
+        .client_config()
+        .set("group.id", &config.kafka.group)
+        .set(
+            "session.timeout.ms",
+            config.kafka.session_timeout.as_millis().to_string(),
+        )
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("enable.partition.eof", "true")
+        // An aborted transaction's records are at offsets of their own like all others; hiding
+        // them would also stop reading at the first transaction left open.
+        .set("isolation.level", "read_uncommitted")
+        .set("queued.max.messages.kbytes", "32768")
+        .set("socket.timeout.ms", "10000")
+        .create_with_context(GroupContext::default())?;
+    consumer.subscribe(&[&config.kafka.topic])?;
+    let consumer = Arc::new(consumer);
+    let name: Arc<str> = config.kafka.topic.as_str().into();
+
+    let (commands, obeyed) = mpsc::unbounded_channel();
+    let (events, followed) = mpsc::unbounded_channel();
+    let source = Source::new(
+        Arc::clone(&consumer),
+        Arc::clone(&name),
+        incarnation,
+        config.batch.clone(),
+        (obeyed, events),
+    );
+    let assignments = Assignments::new(
+        consumer,
+        name,
+        Parts {
+            incarnation,
+            topic,
+            store,
+            settler: Arc::clone(&settler),
+            commands,
+            clock_skew: config.settle.clock_skew,
+            readiness,
+        },
+    );
+
+    // Work goes from the source through the partitions to the settler, and stops in that order:
+    // what the source hands over at the end is still written and counted.
+    let written = CancellationToken::new();
+    let (stop, budget) = (shutdown.clone(), config.shutdown.budget);
+    let mut tasks = Tasks::new(shutdown);
+    tasks.spawn("source", async move {
+        let ended = tokio::task::spawn_blocking(move || source.run(&stop, budget)).await;
+        ended.map_err(|panic| Box::new(panic) as Failure)
+    });
+    let all_written = written.clone();
+    tasks.spawn("partitions", async move {
+        assignments.run(followed).await;
+        all_written.cancel();
+        Ok::<(), Failure>(())
+    });
+    let interval = config.settle.interval;
+    tasks.spawn("settler", async move {
+        settler.run(interval, written).await?;
+        // Once more for what was answered last.
+        settler.round().await
+    });
+    // The source gives up at the budget; what then follows it is quick.
+    tasks.join(budget.saturating_mul(2)).await?;
+    Ok(())
+}
+
+/// Runs the consumer with its admin port, as the service does.
+pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
+    let recorder = telemetry::init(&config.telemetry).map_err(failed("telemetry"))?;
+    describe_metrics();
+    tracing::info!(config = ?config, "consumer starts");
+    let readiness = Readiness::new(shutdown.clone());
+    let mut tasks = Tasks::new(shutdown.clone());
+    tasks.attend(
+        "admin port",
+        admin::serve(config.admin.clone(), recorder, readiness.clone()),
+    );
+    let budget = config.shutdown.budget.saturating_mul(3);
+    tasks.spawn("consumer", run(config, readiness, shutdown));
+    tasks.join(budget).await?;
+    tracing::info!("consumer stopped");
+    Ok(())
+}
+
+fn failed<E: Into<Failure>>(task: &'static str) -> impl FnOnce(E) -> RunError {
+    move |error| {
+        TasksError::Failed {
+            task,
+            source: error.into(),
+        }
+        .into()
+    }
+}

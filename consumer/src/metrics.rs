@@ -1,0 +1,124 @@
+//! The metrics of the consumer. Labels are partitions and outcomes, never projects.
+#![expect(
+    clippy::disallowed_macros,
+    reason = "the crate's metrics are named here"
+)]
+
+use std::time::Duration;
+
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+use crate::batch::{Batch, Table};
+use crate::store::Watermark;
+
+const EVENTS: &str = "audit_consumer_events_total";
+const DEAD_LETTERS: &str = "audit_consumer_dead_letters_total";
+const BATCH_ROWS: &str = "audit_consumer_batch_rows";
+const INSERT_SECONDS: &str = "audit_consumer_insert_seconds";
+const IN_DOUBT: &str = "audit_consumer_inserts_in_doubt_total";
+const RECOVERED: &str = "audit_consumer_recovery_inserts_total";
+const SHORT: &str = "audit_consumer_short_ranges_total";
+const DOUBLED: &str = "audit_consumer_doubled_rows_total";
+const SETTLE_SECONDS: &str = "audit_consumer_settle_seconds";
+const SETTLED_OFFSET: &str = "audit_consumer_settled_offset";
+const COMPLETE_UP_TO: &str = "audit_consumer_complete_up_to_seconds";
+const LOG_END: &str = "audit_consumer_log_end_offset";
+const STOPPED: &str = "audit_consumer_partition_stopped";
+
+/// Tells the recorder what each metric means.
+pub fn describe() {
+    describe_counter!(EVENTS, "Events in answered batches.");
+    describe_counter!(DEAD_LETTERS, "Dead letters in answered batches, by kind.");
+    describe_histogram!(BATCH_ROWS, "Rows of an answered batch.");
+    describe_histogram!(
+        INSERT_SECONDS,
+        "Seconds from sending an insert to its answer."
+    );
+    describe_counter!(IN_DOUBT, "Inserts whose outcome was unknown.");
+    describe_counter!(
+        RECOVERED,
+        "Inserts sent to recover a range, by kind of token."
+    );
+    describe_counter!(
+        SHORT,
+        "Answered ranges that were not there whole when counted."
+    );
+    describe_counter!(
+        DOUBLED,
+        "Rows that were there twice when counted; must stay 0."
+    );
+    describe_histogram!(SETTLE_SECONDS, "Seconds one round of settling took.");
+    describe_gauge!(
+        SETTLED_OFFSET,
+        "Offset below which everything was counted, by partition."
+    );
+    describe_gauge!(
+        COMPLETE_UP_TO,
+        "Time before which everything is readable, in seconds since 1970, by partition."
+    );
+    describe_gauge!(LOG_END, "Offset the next record will get, by partition.");
+    describe_gauge!(
+        STOPPED,
+        "1 if a partition needs a person before it goes on, by partition."
+    );
+}
+
+pub(crate) fn batch(batch: &Batch) {
+    let events = batch.rows_of(Table::Events).len();
+    counter!(EVENTS).increment(u64::try_from(events).unwrap_or(u64::MAX));
+    for letter in batch.letters() {
+        counter!(DEAD_LETTERS, "kind" => letter.kind).increment(1);
+    }
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a batch has far fewer than 2^52 rows"
+    )]
+    histogram!(BATCH_ROWS).record(batch.rows() as f64);
+}
+
+pub(crate) fn insert_seconds(took: Duration) {
+    histogram!(INSERT_SECONDS).record(took);
+}
+
+pub(crate) fn in_doubt() {
+    counter!(IN_DOUBT).increment(1);
+}
+
+pub(crate) fn recovered(token: &'static str) {
+    counter!(RECOVERED, "token" => token).increment(1);
+}
+
+pub(crate) fn short() {
+    counter!(SHORT).increment(1);
+}
+
+pub(crate) fn doubled(rows: u64) {
+    counter!(DOUBLED).increment(rows);
+}
+
+pub(crate) fn settle_seconds(took: Duration) {
+    histogram!(SETTLE_SECONDS).record(took);
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "gauges are floating point numbers"
+)]
+pub(crate) fn watermark(partition: u32, watermark: &Watermark) {
+    let partition = partition.to_string();
+    gauge!(SETTLED_OFFSET, "partition" => partition.clone()).set(watermark.next_offset as f64);
+    gauge!(COMPLETE_UP_TO, "partition" => partition)
+        .set(watermark.complete_up_to.0 as f64 / 1000.0);
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "gauges are floating point numbers"
+)]
+pub(crate) fn log_end(partition: u32, end: u64) {
+    gauge!(LOG_END, "partition" => partition.to_string()).set(end as f64);
+}
+
+pub(crate) fn stopped(partition: u32, stopped: bool) {
+    gauge!(STOPPED, "partition" => partition.to_string()).set(f64::from(u8::from(stopped)));
+}

@@ -1,0 +1,319 @@
+//! The consumer group's offsets as the protocol uses them: a fence and a hint.
+//!
+//! Before a batch is inserted its range is declared by one offset commit, whose metadata names the
+//! range. The broker refuses the commit of a member it has replaced, so an accepted commit proves
+//! that this member was alive after the insert's clock was read. The broker does *not* check that
+//! a live member owns the partition (measured on Apache Kafka 4.4, all three group protocols), so
+//! the right to commit is taken away here, in the callback that hands the partition back, and
+//! every commit is made while holding it.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use audit_schema::OffsetRange;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::batch::PartitionId;
+use crate::error::PartitionError;
+use crate::group::GroupContext;
+
+/// What a commit declares beside its offset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Declared {
+    /// Nothing is under way.
+    Nothing,
+    /// The intent: this range, which begins at the committed offset, is being inserted as one.
+    Intent(OffsetRange),
+    /// Anything below this offset may be under way, under tokens that nobody remembers.
+    DoubtUntil(u64),
+}
+
+/// One commit: everything below `next` was answered, and `declared` may be under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Commit {
+    /// The committed offset.
+    pub next: u64,
+    /// What may be under way.
+    pub declared: Declared,
+}
+
+impl Commit {
+    /// The commit's metadata: `v1|incarnation|` and `first-last`, `?end` or nothing.
+    fn metadata(self, incarnation: u32) -> String {
+        match self.declared {
+            Declared::Nothing => format!("v1|{incarnation}|"),
+            Declared::Intent(range) => format!("v1|{incarnation}|{range}"),
+            Declared::DoubtUntil(end) => format!("v1|{incarnation}|?{end}"),
+        }
+    }
+
+    /// Reads a commit. One of another hand, or of another life of the topic, is none: whoever
+    /// moved the offset did not know what is under way.
+    fn parse(next: u64, metadata: &str, incarnation: u32) -> Option<Self> {
+        let text = metadata.strip_prefix(&format!("v1|{incarnation}|"))?;
+        let declared = if text.is_empty() {
+            Declared::Nothing
+        } else if let Some(end) = text.strip_prefix('?') {
+            Declared::DoubtUntil(end.parse().ok()?)
+        } else {
+            let (first, last) = text.split_once('-')?;
+            let range = OffsetRange::new(first.parse().ok()?, last.parse().ok()?)?;
+            Declared::Intent(Some(range).filter(|range| range.first() == next)?)
+        };
+        Some(Self { next, declared })
+    }
+
+    /// The offset from which on nothing is under way.
+    pub fn end(self) -> u64 {
+        match self.declared {
+            Declared::Nothing => self.next,
+            Declared::Intent(range) => range.end(),
+            Declared::DoubtUntil(end) => end.max(self.next),
+        }
+    }
+}
+
+/// Where the log of a partition begins and ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// The first offset Kafka still keeps.
+    pub start: u64,
+    /// The offset the next record will get.
+    pub end: u64,
+}
+
+/// What the partition loop needs of the consumer group, for one partition.
+pub trait Offsets: Send + Sync {
+    /// The last commit, if there is one of ours.
+    fn committed(&self) -> impl Future<Output = Result<Option<Commit>, PartitionError>> + Send;
+
+    /// Commits, and returns when the broker has answered. An unanswered commit is repeated
+    /// unchanged.
+    fn commit(&self, commit: Commit) -> impl Future<Output = Result<(), PartitionError>> + Send;
+
+    /// Where the log begins and ends.
+    fn bounds(&self) -> impl Future<Output = Result<Bounds, PartitionError>> + Send;
+}
+
+/// The right to commit for one partition, from its assignment until it is handed back.
+#[derive(Debug)]
+pub struct Right(Mutex<bool>);
+
+impl Right {
+    /// A right that is held.
+    pub fn granted() -> Arc<Self> {
+        Arc::new(Self(Mutex::new(true)))
+    }
+
+    /// Takes the right away, after the commit that is under way. No commit follows.
+    pub fn revoke(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = false;
+    }
+
+    /// Keeps the right for as long as the guard lives.
+    fn hold(&self) -> Option<MutexGuard<'_, bool>> {
+        let guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        guard.then_some(guard)
+    }
+}
+
+/// The offsets of one partition in a real consumer group.
+#[derive(Clone)]
+pub struct GroupOffsets {
+    consumer: Arc<BaseConsumer<GroupContext>>,
+    topic: Arc<str>,
+    id: PartitionId,
+    right: Arc<Right>,
+}
+
+impl fmt::Debug for GroupOffsets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GroupOffsets")
+            .field("topic", &self.topic)
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How long one question to the broker may take before it is asked again.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// How long to wait before a question is asked again.
+const AGAIN: Duration = Duration::from_millis(200);
+
+impl GroupOffsets {
+    /// The offsets of `id` for as long as `right` is held.
+    pub fn new(
+        consumer: Arc<BaseConsumer<GroupContext>>,
+        topic: Arc<str>,
+        id: PartitionId,
+        right: Arc<Right>,
+    ) -> Self {
+        Self {
+            consumer,
+            topic,
+            id,
+            right,
+        }
+    }
+
+    fn list(&self, commit: Option<Commit>) -> Result<TopicPartitionList, KafkaError> {
+        let mut list = TopicPartitionList::new();
+        let partition = i32::try_from(self.id.partition).unwrap_or(i32::MAX);
+        let mut element = list.add_partition(&self.topic, partition);
+        if let Some(commit) = commit {
+            element.set_offset(Offset::Offset(
+                i64::try_from(commit.next).unwrap_or(i64::MAX),
+            ))?;
+            element.set_metadata(commit.metadata(self.id.incarnation));
+        }
+        Ok(list)
+    }
+
+    /// Asks the broker until it answers.
+    async fn until_answered<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        ask: impl Fn(&Self) -> Result<T, KafkaError> + Clone + Send + 'static,
+    ) -> Result<T, PartitionError> {
+        loop {
+            let (offsets, ask) = (self.clone(), ask.clone());
+            // The guard is held in the thread that waits for the broker, so that taking the right
+            // away waits for the answer even if nobody waits for this future any more.
+            let answer = tokio::task::spawn_blocking(move || {
+                let held = offsets.right.hold()?;
+                let answer = ask(&offsets);
+                drop(held);
+                Some(answer)
+            });
+            match answer.await {
+                Ok(Some(Ok(answer))) => return Ok(answer),
+                Ok(None) | Err(_) => return Err(PartitionError::Fenced),
+                Ok(Some(Err(error))) if is_fenced(&error) => return Err(PartitionError::Fenced),
+                Ok(Some(Err(error))) if is_refused(&error) => {
+                    return Err(PartitionError::Commit(error));
+                }
+                Ok(Some(Err(error))) => {
+                    tracing::warn!(
+                        kafka.partition = self.id.partition,
+                        error = %error,
+                        "kafka did not answer ({what}); asking again"
+                    );
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
+        }
+    }
+}
+
+impl Offsets for GroupOffsets {
+    async fn committed(&self) -> Result<Option<Commit>, PartitionError> {
+        self.until_answered("committed offset", |this| {
+            let found = this.consumer.committed_offsets(this.list(None)?, ANSWER)?;
+            let element = found.elements().into_iter().next();
+            Ok(element.and_then(|element| match element.offset() {
+                Offset::Offset(next) => Commit::parse(
+                    u64::try_from(next).ok()?,
+                    element.metadata(),
+                    this.id.incarnation,
+                ),
+                _ => None,
+            }))
+        })
+        .await
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<(), PartitionError> {
+        self.until_answered("offset commit", move |this| {
+            this.consumer
+                .commit(&this.list(Some(commit))?, CommitMode::Sync)
+        })
+        .await
+    }
+
+    async fn bounds(&self) -> Result<Bounds, PartitionError> {
+        self.until_answered("log bounds", |this| {
+            let partition = i32::try_from(this.id.partition).unwrap_or(i32::MAX);
+            let (start, end) = this
+                .consumer
+                .fetch_watermarks(&this.topic, partition, ANSWER)?;
+            Ok(Bounds {
+                start: u64::try_from(start).unwrap_or(0),
+                end: u64::try_from(end).unwrap_or(0),
+            })
+        })
+        .await
+    }
+}
+
+fn is_fenced(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::UnknownMemberId
+                | RDKafkaErrorCode::IllegalGeneration
+                | RDKafkaErrorCode::FencedInstanceId
+                | RDKafkaErrorCode::AssignmentLost
+                | RDKafkaErrorCode::Fenced
+        )
+    )
+}
+
+fn is_refused(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::GroupAuthorizationFailed
+                | RDKafkaErrorCode::OffsetMetadataTooLarge
+                | RDKafkaErrorCode::InvalidGroupId
+                | RDKafkaErrorCode::Authentication
+        )
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_intent_is_read_back_as_it_was_committed() {
+        let range = OffsetRange::new(7, 12).unwrap();
+        for (declared, metadata) in [
+            (Declared::Nothing, "v1|3|"),
+            (Declared::Intent(range), "v1|3|7-12"),
+            (Declared::DoubtUntil(99), "v1|3|?99"),
+        ] {
+            let commit = Commit { next: 7, declared };
+            assert_eq!(commit.metadata(3), metadata);
+            assert_eq!(Commit::parse(7, metadata, 3), Some(commit));
+        }
+    }
+
+    #[test]
+    fn a_commit_of_another_hand_is_none() {
+        for metadata in [
+            "",
+            "v2|3|7-12",
+            "v1|4|7-12",
+            "v1|3|12-7",
+            "v1|3|8-12",
+            "v1|3|x-y",
+            "7-12",
+        ] {
+            assert_eq!(Commit::parse(7, metadata, 3), None, "{metadata:?}");
+        }
+    }
+
+    #[test]
+    fn a_revoked_right_cannot_be_held() {
+        let right = Right::granted();
+        assert!(right.hold().is_some());
+        right.revoke();
+        assert!(right.hold().is_none());
+    }
+}

@@ -1,0 +1,458 @@
+//! The source: reads records from Kafka and fills one batch per partition.
+//!
+//! It runs on a thread of its own, because that thread is where librdkafka calls back when
+//! partitions are given and taken. Batching is group commit: a batch is handed over when it is
+//! due *and* its partition is ready for it; until then it grows, up to a limit at which the
+//! partition is paused. So memory is bounded, and a slow ClickHouse makes larger batches.
+//!
+//! Kafka's own idea of where to read is never used: every partition is read from the offset its
+//! loop asks for, and every record has to be the next one. A record that is missing is looked for
+//! a second time; then it is absent (a transaction marker, or gone), which is written down.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use audit_schema::row::Millis;
+use audit_schema::{OffsetRange, wire};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers};
+use rdkafka::{Message, Offset, TopicPartitionList};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::batch::{Batch, NotNext, PartitionId, Record};
+use crate::config;
+use crate::error::PartitionError;
+use crate::group::{Event, GroupContext};
+use crate::partition::Command;
+
+/// How many records are read before anything else is looked at.
+const BURST: usize = 512;
+
+/// How long to wait for a record while batches wait to become due.
+const BUSY_WAIT: Duration = Duration::from_millis(10);
+
+/// How long to wait for a record while there is nothing else to do.
+const IDLE_WAIT: Duration = Duration::from_millis(50);
+
+/// How long a question to the broker may hold up reading.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// What is being read of one partition.
+#[derive(Debug)]
+struct Reading {
+    id: PartitionId,
+    batch: Batch,
+    batches: mpsc::Sender<Batch>,
+    /// Offsets a batch has to begin at.
+    cuts: Vec<u64>,
+    /// Whether the partition's loop waits for a batch.
+    ready: bool,
+    /// The batch cannot grow any more; reading is paused until it is handed over.
+    closed: bool,
+    /// Reading has to be moved to the batch's next offset first.
+    seek: bool,
+    /// Where the log ended when the records before it were last missed at the next offset.
+    missed: Option<u64>,
+    /// The end of the partition was reported at this offset.
+    end_seen: Option<u64>,
+}
+
+/// Reads records and fills batches.
+pub struct Source {
+    consumer: Arc<BaseConsumer<GroupContext>>,
+    topic: Arc<str>,
+    incarnation: u32,
+    limits: config::Batch,
+    commands: mpsc::UnboundedReceiver<Command>,
+    events: mpsc::UnboundedSender<Event>,
+    reading: HashMap<u32, Reading>,
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source")
+            .field("topic", &self.topic)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Source {
+    /// A source that reads `topic` through a subscribed `consumer`.
+    pub fn new(
+        consumer: Arc<BaseConsumer<GroupContext>>,
+        topic: Arc<str>,
+        incarnation: u32,
+        limits: config::Batch,
+        (commands, events): (
+            mpsc::UnboundedReceiver<Command>,
+            mpsc::UnboundedSender<Event>,
+        ),
+    ) -> Self {
+        Self {
+            consumer,
+            topic,
+            incarnation,
+            limits,
+            commands,
+            events,
+            reading: HashMap::new(),
+        }
+    }
+
+    /// Reads until `shutdown`, then hands over what is held, for at most `budget`. Blocks.
+    pub fn run(mut self, shutdown: &CancellationToken, budget: Duration) {
+        let mut stop_by = None;
+        loop {
+            if shutdown.is_cancelled() {
+                let stop_by = *stop_by.get_or_insert_with(|| Instant::now() + budget);
+                let held = self
+                    .reading
+                    .values()
+                    .any(|r| r.batch.range().is_some() || !r.ready);
+                if !held || Instant::now() >= stop_by {
+                    return;
+                }
+            }
+            self.read(stop_by.is_some());
+            for event in self.consumer.context().said() {
+                if let Event::Revoked { partition } = &event {
+                    self.reading.remove(partition);
+                }
+                // The receiver outlives the source, unless the process is ending anyway.
+                self.events.send(event).ok();
+            }
+            while let Ok(command) = self.commands.try_recv() {
+                self.obey(command);
+            }
+            let partitions: Vec<u32> = self.reading.keys().copied().collect();
+            for partition in partitions {
+                self.hand_over(partition, stop_by.is_some());
+                if stop_by.is_none() {
+                    self.seek(partition);
+                }
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Read {
+                partition,
+                from,
+                cuts,
+                batches,
+            } => {
+                let id = PartitionId {
+                    incarnation: self.incarnation,
+                    partition,
+                };
+                self.reading.insert(
+                    partition,
+                    Reading {
+                        id,
+                        batch: Batch::new(id, from),
+                        batches,
+                        cuts,
+                        ready: true,
+                        closed: false,
+                        seek: true,
+                        missed: None,
+                        end_seen: None,
+                    },
+                );
+            }
+            Command::Ready { partition } => {
+                if let Some(reading) = self.reading.get_mut(&partition) {
+                    reading.ready = true;
+                }
+            }
+            Command::LogEnds { partition, at } => self.look_for_trailing_hole(partition, at),
+        }
+    }
+
+    /// Reads a burst of records, or waits a moment for the first.
+    fn read(&mut self, stopping: bool) {
+        let consumer = Arc::clone(&self.consumer);
+        let busy = stopping
+            || self
+                .reading
+                .values()
+                .any(|r| r.batch.range().is_some() || r.seek);
+        let mut wait = if busy { BUSY_WAIT } else { IDLE_WAIT };
+        for _ in 0..BURST {
+            match consumer.poll(wait) {
+                None => break,
+                Some(Ok(message)) => self.take(&message, stopping),
+                Some(Err(KafkaError::PartitionEOF(partition))) => self.end_of(partition),
+                Some(Err(error)) => self.failed(&error),
+            }
+            wait = Duration::ZERO;
+        }
+    }
+
+    fn take(&mut self, message: &BorrowedMessage<'_>, stopping: bool) {
+        let Some(reading) = u32::try_from(message.partition())
+            .ok()
+            .and_then(|partition| self.reading.get_mut(&partition))
+        else {
+            return;
+        };
+        let offset = u64::try_from(message.offset()).unwrap_or(u64::MAX);
+        // What was fetched before a seek, or is not wanted any more.
+        if reading.seek || reading.closed || stopping || offset < reading.batch.next_offset() {
+            reading.seek |= reading.closed || stopping;
+            return;
+        }
+        let header = |name: &str| {
+            let headers = message.headers()?;
+            headers.iter().find(|header| header.key == name)
+        };
+        let record = Record {
+            offset,
+            logged_at: Millis(message.timestamp().to_millis().unwrap_or(0)),
+            key: message.key().unwrap_or_default(),
+            value: message.payload().unwrap_or_default(),
+            version: header(wire::VERSION_HEADER).map(|header| header.value.unwrap_or_default()),
+            maybe_delivered: header(wire::MAYBE_DELIVERED_HEADER).is_some(),
+        };
+        match reading.batch.push(&record) {
+            Ok(()) => reading.missed = None,
+            Err(NotNext::OtherMonth) => {
+                reading.closed = true;
+                reading.seek = true;
+            }
+            Err(NotNext::Gap { expected, found }) => {
+                if reading.missed.is_some() {
+                    self.absent(record.logged_at, message.partition(), expected, found);
+                } else {
+                    reading.missed = Some(found);
+                    reading.seek = true;
+                }
+            }
+        }
+        self.close_full(message.partition());
+    }
+
+    /// Ends a batch that may not grow, and pauses its partition.
+    fn close_full(&mut self, partition: i32) {
+        let Some(reading) = u32::try_from(partition)
+            .ok()
+            .and_then(|partition| self.reading.get_mut(&partition))
+        else {
+            return;
+        };
+        let batch = &reading.batch;
+        let cut = batch.range().is_some() && reading.cuts.contains(&batch.next_offset());
+        let full =
+            batch.rows() >= self.limits.most_rows() || batch.bytes() >= self.limits.most_bytes();
+        if cut || full {
+            reading.closed = true;
+        }
+        if reading.closed
+            && let Err(error) = self.consumer.pause(&one(&self.topic, reading.id.partition))
+        {
+            tracing::warn!(error = %error, "a partition could not be paused");
+        }
+    }
+
+    /// Hands a batch over if it is due and wanted.
+    fn hand_over(&mut self, partition: u32, stopping: bool) {
+        let Some(reading) = self.reading.get_mut(&partition) else {
+            return;
+        };
+        if !reading.ready || reading.batch.range().is_none() {
+            return;
+        }
+        let batch = &reading.batch;
+        let due = reading.closed
+            || stopping
+            || batch.opened().elapsed() >= self.limits.interval
+            || batch.rows() >= self.limits.max_rows
+            || batch.bytes() >= self.limits.max_bytes;
+        if !due {
+            return;
+        }
+        let next = Batch::new(reading.id, batch.next_offset());
+        let batch = std::mem::replace(&mut reading.batch, next);
+        reading.ready = false;
+        // What was fetched while the partition was paused is read again.
+        reading.seek |= reading.closed;
+        reading.closed = false;
+        if reading.batches.try_send(batch).is_err() {
+            // The loop is gone; it asks anew if it starts again.
+            self.reading.remove(&partition);
+        }
+    }
+
+    /// Moves reading to where it has to go on.
+    fn seek(&mut self, partition: u32) {
+        let Some(reading) = self.reading.get_mut(&partition) else {
+            return;
+        };
+        if !reading.seek || reading.closed {
+            return;
+        }
+        let next = i64::try_from(reading.batch.next_offset()).unwrap_or(i64::MAX);
+        let id = i32::try_from(partition).unwrap_or(i32::MAX);
+        let moved = self
+            .consumer
+            .resume(&one(&self.topic, partition))
+            .and_then(|()| {
+                self.consumer
+                    .seek(&self.topic, id, Offset::Offset(next), ANSWER)
+            });
+        match moved {
+            Ok(()) => {
+                reading.seek = false;
+                reading.end_seen = None;
+            }
+            // The assignment is not in place yet, or a seek is under way: the next round tries.
+            Err(error) => {
+                tracing::debug!(kafka.partition = partition, error = %error, "seek waits");
+            }
+        }
+    }
+
+    /// Kafka says that there is nothing behind what was read.
+    fn end_of(&mut self, partition: i32) {
+        let Some(reading) = u32::try_from(partition)
+            .ok()
+            .and_then(|partition| self.reading.get_mut(&partition))
+        else {
+            return;
+        };
+        if reading.seek || reading.closed {
+            return;
+        }
+        let next = reading.batch.next_offset();
+        match reading.missed {
+            // Read again from `next`, and again nothing came before an end that lies behind it.
+            Some(end) if end > next => self.absent(now(), partition, next, end),
+            _ => reading.end_seen = Some(next),
+        }
+    }
+
+    /// The log ends behind what was read, and Kafka said that nothing follows: only markers can
+    /// lie between. They are looked for once more.
+    fn look_for_trailing_hole(&mut self, partition: u32, end: u64) {
+        if let Some(reading) = self.reading.get_mut(&partition)
+            && end > reading.batch.next_offset()
+            && reading.end_seen == Some(reading.batch.next_offset())
+            && !reading.closed
+            && reading.missed.is_none()
+        {
+            reading.missed = Some(end);
+            reading.seek = true;
+        }
+    }
+
+    /// Writes down that Kafka holds nothing from `from` to before `until`.
+    fn absent(&mut self, logged_at: Millis, partition: i32, from: u64, until: u64) {
+        let bounds = self
+            .consumer
+            .fetch_watermarks(&self.topic, partition, ANSWER);
+        let Ok(partition) = u32::try_from(partition) else {
+            return;
+        };
+        let Some(reading) = self.reading.get_mut(&partition) else {
+            return;
+        };
+        reading.missed = None;
+        reading.seek = true;
+        let log_start = match bounds {
+            Ok((start, _)) => u64::try_from(start).unwrap_or(0),
+            Err(error) => {
+                tracing::warn!(kafka.partition = partition, error = %error, "log bounds unknown");
+                return;
+            }
+        };
+        if log_start > from {
+            self.reading.remove(&partition);
+            let error = PartitionError::Lost {
+                missing: from,
+                log_start,
+            };
+            self.events
+                .send(Event::Unreadable { partition, error })
+                .ok();
+            return;
+        }
+        // A cut inside the hole still ends a batch.
+        let until = reading
+            .cuts
+            .iter()
+            .copied()
+            .filter(|cut| *cut > from)
+            .fold(until, u64::min);
+        if let Some(range) = OffsetRange::until(from, until) {
+            tracing::error!(
+                kafka.partition = partition,
+                range = %range,
+                "kafka holds no records at these offsets; written down as absent"
+            );
+            if let Err(error) = reading.batch.push_absent(range, logged_at) {
+                tracing::debug!(error = %error, "the hole was closed meanwhile");
+            }
+            self.close_full(i32::try_from(partition).unwrap_or(i32::MAX));
+        }
+    }
+
+    /// An error that belongs to no record.
+    fn failed(&mut self, error: &KafkaError) {
+        let out_of_range = matches!(
+            error.rdkafka_error_code(),
+            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
+        );
+        if out_of_range {
+            self.stop_out_of_range();
+        } else {
+            tracing::warn!(error = %error, "kafka could not be read");
+        }
+    }
+
+    /// Stops the partitions whose next offset Kafka does not have.
+    fn stop_out_of_range(&mut self) {
+        let mut unreadable = Vec::new();
+        for (partition, reading) in &self.reading {
+            let id = i32::try_from(*partition).unwrap_or(i32::MAX);
+            let Ok((start, end)) = self.consumer.fetch_watermarks(&self.topic, id, ANSWER) else {
+                continue;
+            };
+            let (start, end) = (
+                u64::try_from(start).unwrap_or(0),
+                u64::try_from(end).unwrap_or(0),
+            );
+            let next = reading.batch.next_offset();
+            if next < start {
+                let error = PartitionError::Lost {
+                    missing: next,
+                    log_start: start,
+                };
+                unreadable.push((*partition, error));
+            } else if next > end {
+                let reason = format!("offset {next} is next, but the log ends at {end}");
+                unreadable.push((*partition, PartitionError::OtherTopic { reason }));
+            }
+        }
+        for (partition, error) in unreadable {
+            self.reading.remove(&partition);
+            self.events
+                .send(Event::Unreadable { partition, error })
+                .ok();
+        }
+    }
+}
+
+/// A list of one partition.
+fn one(topic: &str, partition: u32) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    list.add_partition(topic, i32::try_from(partition).unwrap_or(i32::MAX));
+    list
+}
+
+fn now() -> Millis {
+    chrono::Utc::now().into()
+}
