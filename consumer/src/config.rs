@@ -56,6 +56,8 @@ pub struct Kafka {
     /// Silence after which a consumer is replaced.
     #[serde(with = "humantime_serde")]
     pub session_timeout: Duration,
+    /// A lasting name for this instance; empty for none.
+    pub instance: String,
     /// Further properties of librdkafka.
     pub properties: Properties,
 }

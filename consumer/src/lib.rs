@@ -94,8 +94,11 @@ pub async fn run(
     let incarnation = topic.check().await?;
     let settler = Arc::new(Settler::new(Arc::clone(&store)));
 
-    let consumer: BaseConsumer<GroupContext> = topic
-        .client_config()
+    let mut settings = topic.client_config();
+    if !config.kafka.instance.is_empty() {
+        settings.set("group.instance.id", &config.kafka.instance);
+    }
+    let consumer: BaseConsumer<GroupContext> = settings
         .set("group.id", &config.kafka.group)
         .set(
             "session.timeout.ms",

@@ -151,9 +151,10 @@ pub async fn verify(
         if verdict.missing > 0 {
             // Each offset that follows a hole names the offset before it as missing.
             let sql = format!(
-                "SELECT offset - 1 AS offset FROM (SELECT DISTINCT offset FROM {offsets}) \
-                 WHERE offset > {} AND offset - 1 NOT IN (SELECT offset FROM {offsets}) \
-                 ORDER BY offset LIMIT {NAMED}",
+                "SELECT before AS offset FROM (SELECT toUInt64(offset - 1) AS before \
+                 FROM {offsets} WHERE offset > {}) \
+                 WHERE before NOT IN (SELECT offset FROM {offsets}) \
+                 ORDER BY before LIMIT {NAMED}",
                 verdict.counted.first
             );
             verdict.missing_offsets = named(client, &sql).await?;

@@ -16,6 +16,8 @@ pub mod clickhouse;
 #[cfg(feature = "clickhouse")]
 pub mod dead_letter;
 #[cfg(feature = "clickhouse")]
+mod facts;
+#[cfg(feature = "clickhouse")]
 pub mod row;
 
 pub use event::{Actor, Event, EventBuilder, InvalidEvent, Location, Outcome};

@@ -14,7 +14,7 @@ use clickhouse::native::{Block, DataTypeNode};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::event_data::Facts;
+use crate::facts::Facts;
 use crate::{Event, Position};
 
 /// The table of events.

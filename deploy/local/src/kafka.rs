@@ -1,0 +1,192 @@
+//! `audit-local kafka`: a real Apache Kafka, one broker that is its own controller, from its released jars.
+//!
+//! Promises: when it says it is ready, the broker answers and has joined its cluster; data and identity stay in the folder
+//! through restarts, whatever the ports; topics are never created by chance.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use clap::Args;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::process::Command;
+use tokio::signal::unix::{SignalKind, signal};
+use uuid::Uuid;
+
+use crate::{child, data_folder, fetch, guard};
+
+const PROPERTIES: &str = include_str!("../kafka/server.properties");
+
+/// How long the broker may take to answer; 3 to 4 s are usual.
+const START: Duration = Duration::from_secs(60);
+/// How long the broker may take to close its logs.
+const STOP: Duration = Duration::from_secs(20);
+/// How long one question to the broker may take.
+const ASK: Duration = Duration::from_secs(2);
+/// How long to wait before the next question.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+
+/// `audit-local kafka`.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Where the topics are kept.
+    #[arg(long)]
+    data: PathBuf,
+    /// The broker's port; 0 takes a free one.
+    #[arg(long, default_value_t = 9092)]
+    port: u16,
+    /// The controller's port; 0 takes a free one.
+    #[arg(long, default_value_t = 0)]
+    controller_port: u16,
+    /// Die with this process, which must be our parent.
+    #[arg(long, hide = true)]
+    die_with_parent: Option<u32>,
+}
+
+/// Runs the broker until SIGTERM or SIGINT.
+pub fn run(options: &Options, cache: &Path) -> anyhow::Result<()> {
+    if let Some(parent) = options.die_with_parent {
+        guard::die_with_parent(parent)?;
+    }
+    let (folder, _lock) = data_folder::claim(&options.data)?;
+    fetch::check_java()?;
+    let jars = fetch::kafka_jars(cache)?;
+    // One thread: the broker dies with the thread that starts it, which so is the main thread.
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(supervise(options, &folder, &jars))
+}
+
+async fn supervise(options: &Options, folder: &Path, jars: &Path) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let class_path = format!("{}/*", jars.display());
+    let port = free_port(options.port)?;
+    let controller_port = free_port(options.controller_port)?;
+    let properties = configure(folder, port, controller_port)?;
+    if !folder.join("log/meta.properties").exists() {
+        format(&class_path, &properties).await?;
+    }
+    let mut broker = java(&class_path, "kafka.Kafka")?
+        .arg(&properties)
+        .spawn()
+        .context("cannot start the broker")?;
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    tokio::select! {
+        answered = answers(address) => answered?,
+        ended = broker.wait() => bail!("the broker ended while starting ({})", ended?),
+        _ = terminate.recv() => return stop(broker).await,
+        _ = interrupt.recv() => return stop(broker).await,
+    }
+    tracing::info!(%address, "Apache Kafka is ready");
+    println!("{}", serde_json::json!({ "ready": address.to_string() }));
+    tokio::select! {
+        ended = broker.wait() => bail!("the broker ended by itself ({})", ended?),
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    stop(broker).await
+}
+
+async fn stop(mut broker: tokio::process::Child) -> anyhow::Result<()> {
+    tracing::info!("stopping the broker");
+    let status = child::terminate(&mut broker, STOP).await?;
+    tracing::info!("the broker ended ({status})");
+    Ok(())
+}
+
+/// A Java program of the jars, tied to our life, that says what it says on our stderr: stdout is for the ready line.
+fn java(class_path: &str, class: &str) -> anyhow::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command
+        .arg("guard")
+        .arg(std::process::id().to_string())
+        .args(["--", "java", "-Xmx512m", "-Xms128m", "-XX:+UseSerialGC"])
+        .arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
+        .args(["-cp", class_path, class])
+        .stdin(Stdio::null())
+        .stdout(Stdio::from(std::io::stderr()))
+        .process_group(0)
+        .kill_on_drop(true);
+    Ok(command)
+}
+
+/// Gives the folder an identity, once: clients know a new cluster by its new one.
+async fn format(class_path: &str, properties: &Path) -> anyhow::Result<()> {
+    let id = BASE64_URL_SAFE_NO_PAD.encode(Uuid::now_v7());
+    let output = java(class_path, "kafka.tools.StorageTool")?
+        .args(["format", "--cluster-id", &id, "--config"])
+        .arg(properties)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .output()
+        .await?;
+    ensure!(
+        output.status.success(),
+        "the broker's folder cannot be formatted ({}):\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
+fn configure(folder: &Path, port: u16, controller_port: u16) -> anyhow::Result<PathBuf> {
+    let path = folder.join("server.properties");
+    let text = PROPERTIES
+        .replace("{port}", &port.to_string())
+        .replace("{controller_port}", &controller_port.to_string())
+        .replace("{folder}", &folder.join("log").display().to_string());
+    std::fs::write(&path, text)?;
+    Ok(path)
+}
+
+/// The port asked for, or a free one: Kafka cannot choose, for it must tell clients where it is.
+fn free_port(port: u16) -> anyhow::Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+        .with_context(|| format!("port {port} is taken"))?;
+    Ok(listener.local_addr()?.port())
+}
+
+/// Waits until the broker answers and is in its own list of brokers.
+async fn answers(address: SocketAddr) -> anyhow::Result<()> {
+    let begin = Instant::now();
+    loop {
+        let brokers = tokio::time::timeout(ASK, brokers(address)).await;
+        if matches!(brokers, Ok(Ok(brokers)) if brokers > 0) {
+            return Ok(());
+        }
+        ensure!(
+            begin.elapsed() < START,
+            "the broker did not answer within {START:?}"
+        );
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
+}
+
+/// Asks for the cluster's metadata, of no topic, and returns how many brokers it has. An open port is not enough: the
+/// broker opens it before it has joined.
+async fn brokers(address: SocketAddr) -> anyhow::Result<i32> {
+    #[rustfmt::skip]
+    const METADATA_V4: [u8; 19] = [
+        0, 0, 0, 15, // the size of what follows
+        0, 3, 0, 4,  // the request `Metadata`, version 4
+        0, 0, 0, 1,  // its number, repeated in the answer
+        255, 255,    // no client id
+        0, 0, 0, 0,  // no topics
+        0,           // do not create any
+    ];
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(&METADATA_V4).await?;
+    // Size, number and throttle time of the answer come before the length of the list.
+    for _ in 0..3 {
+        stream.read_i32().await?;
+    }
+    Ok(stream.read_i32().await?)
+}

@@ -1,0 +1,100 @@
+//! The command `audit-ingest`: reads its arguments and wires the service.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use audit_ingest::{Config, run};
+use audit_schema::ProjectId;
+use audit_service::keys::{Scope, create_key};
+use audit_service::{tasks, telemetry};
+use clap::{Args, Parser, Subcommand};
+
+const AFTER_HELP: &str = "\
+Environment: AUDIT_INGEST_<SECTION>__<KEY> overrides the key of config.toml's section, such as
+AUDIT_INGEST_HTTP__LISTEN=0.0.0.0:4601 or AUDIT_INGEST_KAFKA__BROKERS=kafka:9092.";
+
+/// Takes events over HTTP and gives them to Kafka.
+///
+/// Settings come from the compiled-in defaults, then --config, then the environment.
+#[derive(Parser)]
+#[command(name = "audit-ingest", version, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serves the API until SIGTERM or SIGINT.
+    Run {
+        /// A TOML file that overrides defaults.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Manages API keys.
+    Keys {
+        #[command(subcommand)]
+        command: KeysCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum KeysCommand {
+    /// Makes a key and prints it, once. A running service takes it within a second.
+    ///
+    /// To revoke a key, delete its entry from the file.
+    Create(CreateKey),
+}
+
+#[derive(Args)]
+struct CreateKey {
+    /// The project whose events the key may touch: a-z, 0-9, '-' and '_'.
+    #[arg(long)]
+    project: ProjectId,
+    /// A name for the key, the only one of its project.
+    #[arg(long)]
+    name: String,
+    /// What the key may be used for: write, read or admin. Better Auth's plugin needs write and
+    /// read.
+    #[arg(long = "scope", value_name = "SCOPE", default_values = ["write", "read"])]
+    scopes: Vec<Scope>,
+    /// The file of API keys; created if there is none.
+    #[arg(long, value_name = "FILE", default_value = "keys.toml")]
+    file: PathBuf,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<ExitCode> {
+    match Cli::parse().command {
+        Command::Run { config } => {
+            let config = Config::load(config.as_deref())?;
+            let metrics = telemetry::init(&config.telemetry).context("telemetry")?;
+            let ended = tasks::until_signal(|shutdown| run(config, metrics, shutdown)).await;
+            Ok(match ended.map_err(anyhow::Error::new) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    tracing::error!(error = format!("{error:#}"), "ended badly");
+                    ExitCode::FAILURE
+                }
+            })
+        }
+        Command::Keys {
+            command: KeysCommand::Create(new),
+        } => {
+            let key = create_key(&new.file, &new.project, &new.name, &new.scopes)?;
+            println!("{key}");
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+}

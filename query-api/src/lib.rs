@@ -1,0 +1,182 @@
+#![doc = include_str!("../README.md")]
+
+mod audit_logs;
+mod better_auth;
+pub mod config;
+mod cursor;
+mod filter;
+mod metrics;
+mod query_string;
+mod reader;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use audit_service::admin::{self, Readiness};
+use audit_service::keys::{ApiKeys, KeysError};
+use audit_service::tasks::TasksError;
+use audit_service::telemetry::{self, TelemetryError};
+use audit_service::{Tasks, http};
+use axum::Router;
+use axum::extract::FromRef;
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub use crate::config::Config;
+use crate::cursor::Cursors;
+use crate::reader::Reader;
+
+/// How often ClickHouse is asked whether it is there.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// What stopping may take beyond the requests that are under way.
+const STOP_MARGIN: Duration = Duration::from_secs(2);
+
+/// What the handlers share; clones are the same.
+#[derive(Clone)]
+pub struct QueryApi(Arc<Shared>);
+
+struct Shared {
+    keys: ApiKeys,
+    reader: Reader,
+    cursors: Cursors,
+    freezes: better_auth::Freezes,
+    max_offset: u64,
+}
+
+impl QueryApi {
+    /// Reads as `config` says for whoever has one of `keys`.
+    pub fn new(config: &Config, keys: ApiKeys) -> Self {
+        let max_age = config.cursors.max_age;
+        let cursors = match config.cursors.secret.expose() {
+            "" => {
+                tracing::info!("cursors.secret is empty: cursors end with this process");
+                Cursors::new(&rand::random::<[u8; 32]>(), max_age)
+            }
+            secret => Cursors::new(secret.as_bytes(), max_age),
+        };
+        let client = config.clickhouse.connect();
+        Self(Arc::new(Shared {
+            keys,
+            reader: Reader::new(client, config.queries.clone()),
+            cursors,
+            freezes: better_auth::Freezes::default(),
+            max_offset: config.queries.max_offset,
+        }))
+    }
+
+    /// Whether events can be read now, or why not.
+    pub async fn check(&self) -> Result<(), String> {
+        let checked = tokio::time::timeout(LOOK, self.reader().check()).await;
+        match checked {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(format!("clickhouse: {error}")),
+            Err(_) => Err(format!("clickhouse did not answer within {LOOK:?}")),
+        }
+    }
+
+    fn reader(&self) -> &Reader {
+        &self.0.reader
+    }
+
+    fn cursors(&self) -> &Cursors {
+        &self.0.cursors
+    }
+
+    fn freezes(&self) -> &better_auth::Freezes {
+        &self.0.freezes
+    }
+
+    fn max_offset(&self) -> u64 {
+        self.0.max_offset
+    }
+}
+
+impl FromRef<QueryApi> for ApiKeys {
+    fn from_ref(api: &QueryApi) -> Self {
+        api.0.keys.clone()
+    }
+}
+
+/// The routes. Whoever serves them applies [`http::finish`], once for all routers it merged.
+pub fn router(api: QueryApi) -> Router {
+    Router::new()
+        .route("/v1/audit-logs", get(audit_logs::list_audit_logs))
+        .route("/v1/audit-logs/{id}", get(audit_logs::get_audit_log))
+        .route("/v1/event-types", get(audit_logs::list_event_types))
+        .route("/events/user", get(better_auth::list_user_events))
+        .route(
+            "/events/organization",
+            get(better_auth::list_organization_events),
+        )
+        .route("/events/activity", get(better_auth::list_activity))
+        .with_state(api)
+}
+
+/// Why the service did not start, or did not stop well.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Logs and metrics cannot be set up.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    /// There are no keys to check callers by.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// The API cannot listen.
+    #[error("{address} cannot be listened on")]
+    Listen {
+        /// Where it should.
+        address: std::net::SocketAddr,
+        /// Why it cannot.
+        source: std::io::Error,
+    },
+    /// A part of it failed.
+    #[error(transparent)]
+    Tasks(#[from] TasksError),
+}
+
+/// Serves the API and the admin port until `shutdown`.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
+    let recorded = telemetry::init(&config.telemetry)?;
+    metrics::describe();
+    tracing::info!(?config, "starting");
+    let keys = ApiKeys::open(&config.keys.file)?;
+    let api = QueryApi::new(&config, keys.clone());
+    let app = http::finish(router(api.clone()), &config.http);
+    let address = config.http.listen;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|source| RunError::Listen { address, source })?;
+
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!(%address, "api is open");
+    }
+    let readiness = Readiness::new(shutdown.clone());
+    let mut tasks = Tasks::new(shutdown.clone());
+    tasks.attend(
+        "admin port",
+        admin::serve(config.admin, recorded, readiness.clone()),
+    );
+    tasks.attend("key file", keys.watch());
+    tasks.attend("readiness", watch(api, readiness));
+    tasks.spawn("api", http::serve(listener, app, shutdown));
+    tasks
+        .join(config.http.request_timeout + STOP_MARGIN)
+        .await?;
+    Ok(())
+}
+
+/// Tells the admin port whether events can be read.
+async fn watch(api: QueryApi, readiness: Readiness) -> Result<(), Infallible> {
+    let mut looks = tokio::time::interval(LOOK);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        match api.check().await {
+            Ok(()) => readiness.set_ready(),
+            Err(reason) => readiness.set_unready(reason),
+        }
+    }
+}

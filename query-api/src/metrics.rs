@@ -1,0 +1,65 @@
+//! Every metric of the query API.
+#![expect(
+    clippy::disallowed_macros,
+    reason = "the crate's metrics are named here"
+)]
+
+use std::time::Duration;
+
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+/// Seconds a query took at ClickHouse, by kind.
+const QUERY_SECONDS: &str = "audit_query_api_query_seconds";
+/// Requests refused, by reason.
+const REFUSED: &str = "audit_query_api_refused_total";
+/// Totals, by whether they were counted to the end.
+const TOTALS: &str = "audit_query_api_totals_total";
+/// Requests that were reading when the last one began.
+const READING: &str = "audit_query_api_reading";
+/// Walks of the plugin's endpoints that are kept frozen.
+const FREEZES: &str = "audit_query_api_freezes";
+
+pub(crate) fn describe() {
+    describe_histogram!(
+        QUERY_SECONDS,
+        "Seconds a query took at ClickHouse, by kind: page, total, watermarks."
+    );
+    describe_counter!(
+        REFUSED,
+        "Requests refused, by reason: busy, unavailable, too_broad, stale_cursor."
+    );
+    describe_counter!(
+        TOTALS,
+        "Totals, by relation: eq were counted to the end, gte ran out of time."
+    );
+    describe_gauge!(
+        READING,
+        "Requests that were reading when the last one began."
+    );
+    describe_gauge!(
+        FREEZES,
+        "Walks of the plugin's endpoints that are kept frozen."
+    );
+}
+
+pub(crate) fn queried(kind: &'static str, took: Duration) {
+    histogram!(QUERY_SECONDS, "kind" => kind).record(took);
+}
+
+pub(crate) fn refused(reason: &'static str) {
+    counter!(REFUSED, "reason" => reason).increment(1);
+}
+
+pub(crate) fn totalled(exactly: bool) {
+    let relation = if exactly { "eq" } else { "gte" };
+    counter!(TOTALS, "relation" => relation).increment(1);
+}
+
+pub(crate) fn admitted(at_once: usize, free: usize) {
+    let reading = u32::try_from(at_once.saturating_sub(free)).unwrap_or(u32::MAX);
+    gauge!(READING).set(f64::from(reading));
+}
+
+pub(crate) fn frozen(walks: usize) {
+    gauge!(FREEZES).set(f64::from(u32::try_from(walks).unwrap_or(u32::MAX)));
+}

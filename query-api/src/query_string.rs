@@ -1,0 +1,123 @@
+//! The query string of a request, taken apart strictly.
+//!
+//! Each handler takes the parameters it knows and refuses the rest by name, so a misspelt filter
+//! is an error and never a wider answer. Text that is not UTF-8 is refused too: replaced by
+//! question marks it would ask for something else.
+
+use audit_service::ApiError;
+use percent_encoding::percent_decode_str;
+
+/// Longest name or text that is repeated in a message.
+const MAX_ECHO: usize = 64;
+
+/// The parameters of a request that were not taken yet, in their order.
+#[derive(Debug)]
+pub(crate) struct QueryString {
+    pairs: Vec<(String, String)>,
+}
+
+impl QueryString {
+    /// Takes apart what stands behind the `?`.
+    pub(crate) fn parse(raw: Option<&str>) -> Result<Self, ApiError> {
+        let mut pairs = Vec::new();
+        let parts = raw.unwrap_or_default().split('&');
+        for part in parts.filter(|part| !part.is_empty()) {
+            let (name, value) = part.split_once('=').unwrap_or((part, ""));
+            let name = decoded(name)
+                .ok_or_else(|| ApiError::invalid("query", "a parameter's name is not UTF-8"))?;
+            let value = decoded(value).ok_or_else(|| {
+                ApiError::invalid(
+                    echo(&name),
+                    "is not UTF-8; percent-encode the bytes of UTF-8",
+                )
+            })?;
+            pairs.push((name, value));
+        }
+        Ok(Self { pairs })
+    }
+
+    /// Takes a parameter that makes sense once.
+    pub(crate) fn take_one(&mut self, name: &'static str) -> Result<Option<String>, ApiError> {
+        let mut values = self.take_all(name).into_iter();
+        match (values.next(), values.next()) {
+            (value, None) => Ok(value),
+            _ => Err(ApiError::invalid(name, "may be given only once")),
+        }
+    }
+
+    /// Takes every value of a parameter.
+    pub(crate) fn take_all(&mut self, name: &str) -> Vec<String> {
+        let taken = self.pairs.extract_if(.., |(found, _)| found == name);
+        taken.map(|(_, value)| value).collect()
+    }
+
+    /// Refuses what nobody took, with the names that would have been taken.
+    pub(crate) fn refuse_rest(self, valid: &[&str]) -> Result<(), ApiError> {
+        let Some((name, _)) = self.pairs.first() else {
+            return Ok(());
+        };
+        let reason = format!("is no parameter here; there are {}", valid.join(", "));
+        Err(ApiError::invalid(echo(name), reason))
+    }
+}
+
+/// The start of a text of the caller's, for a message.
+pub(crate) fn echo(text: &str) -> String {
+    text.chars().take(MAX_ECHO).collect()
+}
+
+fn decoded(text: &str) -> Option<String> {
+    let spaced = text.replace('+', " ");
+    let decoded = percent_decode_str(&spaced).decode_utf8().ok()?;
+    Some(decoded.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn values_keep_their_order_and_every_character() {
+        let mut query = QueryString::parse(Some("a=1&b=x+y%2B%26%00&&a=2&c")).unwrap();
+        assert_eq!(query.take_all("a"), ["1", "2"]);
+        assert_eq!(query.take_one("b").unwrap().unwrap(), "x y+&\0");
+        assert_eq!(query.take_one("c").unwrap().unwrap(), "");
+        assert_eq!(query.take_one("d").unwrap(), None);
+        query.refuse_rest(&[]).unwrap();
+    }
+
+    #[test]
+    fn a_single_parameter_given_twice_is_refused() {
+        let mut query = QueryString::parse(Some("limit=1&limit=1")).unwrap();
+        let error = query.take_one("limit").unwrap_err();
+        assert_eq!(error.to_string(), "limit: may be given only once");
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf_8_are_refused() {
+        for raw in ["a=%ff", "%ff=a", "a=%c3", "a=%ed%a0%80"] {
+            assert!(QueryString::parse(Some(raw)).is_err(), "{raw}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_parameter_is_answered_with_the_valid_ones() {
+        let query = QueryString::parse(Some("usrId=u1")).unwrap();
+        let error = query.refuse_rest(&["userId", "limit"]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "usrId: is no parameter here; there are userId, limit"
+        );
+        let long = "x".repeat(10_000);
+        let query = QueryString::parse(Some(&long)).unwrap();
+        assert!(query.refuse_rest(&[]).unwrap_err().to_string().len() < 200);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_a_panic(raw in ".*") {
+            drop(QueryString::parse(Some(&raw)));
+        }
+    }
+}

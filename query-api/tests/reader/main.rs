@@ -1,0 +1,13 @@
+//! What a reader sees, through the routes and with the real engine.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test may"
+)]
+
+mod answers;
+mod isolation;
+mod plugin;
+mod stand;
+mod walks;

@@ -1,0 +1,157 @@
+//! Processes of ours: started with their output in a file, watched, stopped, killed.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long anything may take that is waited for.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until `look` finds something. Not a sleep: it ends with what it waits for.
+pub(crate) async fn wait_until<T, F>(what: &str, look: impl Fn() -> F) -> anyhow::Result<T>
+where
+    F: Future<Output = anyhow::Result<Option<T>>>,
+{
+    let deadline = Instant::now() + PATIENCE;
+    let mut last = None;
+    while Instant::now() < deadline {
+        match look().await {
+            Ok(Some(found)) => return Ok(found),
+            Ok(None) => {}
+            Err(error) => last = Some(error),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    match last {
+        Some(error) => Err(error.context(format!("waited in vain for {what}"))),
+        None => bail!("waited in vain for {what}"),
+    }
+}
+
+/// Where the programs of this workspace are built to.
+pub(crate) fn program(name: &str) -> anyhow::Result<PathBuf> {
+    let test = std::env::current_exe()?;
+    let folder = test
+        .parent()
+        .and_then(Path::parent)
+        .context("a test lies in target")?;
+    let program = folder.join(name);
+    if !program.is_file() {
+        bail!(
+            "{} is not built; `cargo build --workspace` builds it",
+            program.display()
+        );
+    }
+    Ok(program)
+}
+
+/// The root of the workspace.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("tests is in the root")
+        .to_owned()
+}
+
+/// A process that is killed when it is dropped, and dies with this one.
+pub(crate) struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts `command`; what it prints goes to `log`.
+    pub(crate) fn start(command: &mut Command, log: &Path) -> anyhow::Result<Self> {
+        let output = File::options().create(true).append(true).open(log)?;
+        let child = command
+            .stdin(Stdio::piped())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()
+            .with_context(|| format!("{} does not start", command.get_program().display()))?;
+        Ok(Self {
+            child,
+            log: log.to_owned(),
+        })
+    }
+
+    /// What it has printed so far.
+    pub(crate) fn printed(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// Waits for a line of which `find` makes something.
+    pub(crate) async fn says<T>(
+        &self,
+        what: &str,
+        find: impl Fn(&str) -> Option<T>,
+    ) -> anyhow::Result<T> {
+        let said = wait_until(what, async || Ok(self.printed().lines().find_map(&find))).await;
+        said.with_context(|| format!("{} says:\n{}", self.log.display(), self.printed()))
+    }
+
+    /// Writes a line to its standard input.
+    pub(crate) fn tell(&mut self, line: &str) -> anyhow::Result<()> {
+        let stdin = self
+            .child
+            .stdin
+            .as_mut()
+            .context("a process with an input")?;
+        writeln!(stdin, "{line}")?;
+        Ok(())
+    }
+
+    pub(crate) fn id(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// SIGKILL, and until it is gone.
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// SIGTERM, and until it has ended; says whether it ended well.
+    pub(crate) async fn stop(&mut self, signal: Signal) -> anyhow::Result<bool> {
+        kill_process(self.id(), signal)?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status.success());
+            }
+            if Instant::now() > deadline {
+                bail!("{} does not stop", self.log.display());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// The `ready` of a line such as `{"ready":"127.0.0.1:9092"}`.
+pub(crate) fn ready(line: &str) -> Option<String> {
+    let line: serde_json::Value = serde_json::from_str(line).ok()?;
+    Some(line.get("ready")?.as_str()?.to_owned())
+}
+
+/// The `address` of a JSON log line with this message.
+pub(crate) fn address(message: &'static str) -> impl Fn(&str) -> Option<String> {
+    move |line| {
+        let line: serde_json::Value = serde_json::from_str(line).ok()?;
+        let said = line.get("message")?.as_str()? == message;
+        said.then(|| Some(line.get("address")?.as_str()?.to_owned()))?
+    }
+}

@@ -1,0 +1,343 @@
+//! What one test has to itself: a topic, a database, keys, and the services it starts.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+use anyhow::{Context, ensure};
+use audit_producer::{Producer, ProducerConfig};
+use audit_schema::{Event, EventId, EventType, ProjectId};
+use rdkafka::ClientConfig;
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+
+use crate::process::{Process, address, program, root, wait_until};
+use crate::stack::Stack;
+
+/// One test's world.
+pub(crate) struct World {
+    pub(crate) brokers: String,
+    pub(crate) topic: String,
+    pub(crate) database: String,
+    clickhouse: Mutex<String>,
+    logs: PathBuf,
+    http: reqwest::Client,
+    started: Mutex<usize>,
+    /// Whether the tables are to be audited in the end.
+    sound: Mutex<bool>,
+}
+
+/// A service with an HTTP API.
+pub(crate) struct Service {
+    pub(crate) url: String,
+    _process: Process,
+}
+
+/// An API key and its project.
+pub(crate) struct Key {
+    pub(crate) project: ProjectId,
+    pub(crate) secret: String,
+}
+
+impl World {
+    pub(crate) fn new(stack: &Stack, test: &str) -> anyhow::Result<Self> {
+        let logs = stack.logs.join(test);
+        std::fs::create_dir_all(&logs)?;
+        Ok(Self {
+            brokers: stack.brokers.clone(),
+            topic: format!("e2e.{test}"),
+            database: format!("e2e_{test}"),
+            clickhouse: Mutex::new(stack.clickhouse.clone()),
+            logs,
+            http: reqwest::Client::new(),
+            started: Mutex::new(0),
+            sound: Mutex::new(true),
+        })
+    }
+
+    pub(crate) fn logs(&self) -> &Path {
+        &self.logs
+    }
+
+    pub(crate) fn clickhouse(&self) -> String {
+        self.clickhouse.lock().unwrap().clone()
+    }
+
+    /// Uses another engine than the shared one from now on.
+    pub(crate) fn use_engine(&self, url: &str) {
+        url.clone_into(&mut self.clickhouse.lock().unwrap());
+    }
+
+    /// The test has broken the tables on purpose: they are not audited in the end.
+    pub(crate) fn broken_on_purpose(&self) {
+        *self.sound.lock().unwrap() = false;
+    }
+
+    fn keys_file(&self) -> PathBuf {
+        self.logs.join("keys.toml")
+    }
+
+    /// The settings that put a service into this world.
+    pub(crate) fn settings(&self) -> Vec<(String, String)> {
+        let keys = self.keys_file().display().to_string();
+        let clickhouse = self.clickhouse();
+        [
+            ("AUDIT_INGEST_KAFKA__BROKERS", self.brokers.as_str()),
+            ("AUDIT_INGEST_KAFKA__TOPIC", &self.topic),
+            ("AUDIT_INGEST_KEYS__FILE", &keys),
+            ("AUDIT_INGEST_HTTP__LISTEN", "127.0.0.1:0"),
+            ("AUDIT_INGEST_ADMIN__LISTEN", "127.0.0.1:0"),
+            ("AUDIT_CONSUMER_KAFKA__BROKERS", &self.brokers),
+            ("AUDIT_CONSUMER_KAFKA__TOPIC", &self.topic),
+            ("AUDIT_CONSUMER_KAFKA__GROUP", &self.topic),
+            ("AUDIT_CONSUMER_TOPIC__PARTITIONS", "3"),
+            ("AUDIT_CONSUMER_CLICKHOUSE__URL", &clickhouse),
+            ("AUDIT_CONSUMER_CLICKHOUSE__DATABASE", &self.database),
+            ("AUDIT_CONSUMER_ADMIN__LISTEN", "127.0.0.1:0"),
+            ("AUDIT_QUERY_API_CLICKHOUSE__URL", &clickhouse),
+            ("AUDIT_QUERY_API_CLICKHOUSE__DATABASE", &self.database),
+            ("AUDIT_QUERY_API_KEYS__FILE", &keys),
+            ("AUDIT_QUERY_API_HTTP__LISTEN", "127.0.0.1:0"),
+            ("AUDIT_QUERY_API_ADMIN__LISTEN", "127.0.0.1:0"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .to_vec()
+    }
+
+    fn command(&self, program_name: &str, arguments: &[&str]) -> anyhow::Result<Command> {
+        let mut command = Command::new(program(program_name)?);
+        command
+            .current_dir(root())
+            .args(arguments)
+            .envs(self.settings());
+        Ok(command)
+    }
+
+    /// Runs a command to its end and gives what it prints; an error if it fails.
+    pub(crate) fn run(&self, program: &str, arguments: &[&str]) -> anyhow::Result<String> {
+        let output = self.command(program, arguments)?.output()?;
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(
+            output.status.success(),
+            "{program} {arguments:?} failed:\n{printed}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(printed)
+    }
+
+    /// A service, dying with this process even if that is killed.
+    fn start(&self, program_name: &str) -> anyhow::Result<Process> {
+        let number = {
+            let mut started = self.started.lock().unwrap();
+            *started += 1;
+            *started
+        };
+        let service = program(program_name)?.display().to_string();
+        let parent = std::process::id().to_string();
+        let mut command =
+            self.command("audit-local", &["guard", &parent, "--", &service, "run"])?;
+        Process::start(
+            &mut command,
+            &self.logs.join(format!("{number}-{program_name}.log")),
+        )
+    }
+
+    /// Makes tables and topic.
+    pub(crate) fn migrate(&self) -> anyhow::Result<()> {
+        self.run("audit-consumer", &["migrate"]).map(drop)
+    }
+
+    /// Makes an API key of `project`.
+    pub(crate) fn key(&self, project: &str, scopes: &[&str]) -> anyhow::Result<Key> {
+        let file = self.keys_file().display().to_string();
+        let name = scopes.join("-");
+        let mut arguments = vec![
+            "keys",
+            "create",
+            "--project",
+            project,
+            "--name",
+            &name,
+            "--file",
+            &file,
+        ];
+        for scope in scopes {
+            arguments.extend(["--scope", scope]);
+        }
+        let secret = self.run("audit-ingest", &arguments)?.trim().to_owned();
+        Ok(Key {
+            project: project.parse()?,
+            secret,
+        })
+    }
+
+    /// Starts a consumer and waits until it is in the group.
+    pub(crate) async fn consumer(&self) -> anyhow::Result<Process> {
+        let consumer = self.start("audit-consumer")?;
+        consumer
+            .says("a consumer", |line| {
+                line.contains("\"ready\"").then_some(())
+            })
+            .await?;
+        Ok(consumer)
+    }
+
+    /// Starts ingest.
+    pub(crate) async fn ingest(&self) -> anyhow::Result<Service> {
+        self.service("audit-ingest").await
+    }
+
+    /// Starts the query API.
+    pub(crate) async fn query_api(&self) -> anyhow::Result<Service> {
+        self.service("audit-query-api").await
+    }
+
+    async fn service(&self, program: &str) -> anyhow::Result<Service> {
+        let process = self.start(program)?;
+        let address = process.says(program, address("api is open")).await?;
+        Ok(Service {
+            url: format!("http://{address}"),
+            _process: process,
+        })
+    }
+
+    /// Asks ClickHouse and gives its answer as text, tab-separated.
+    pub(crate) async fn sql(&self, question: &str) -> anyhow::Result<String> {
+        let url = format!("{}/?database={}", self.clickhouse(), self.database);
+        let answer = self.http.post(url).body(question.to_owned()).send().await?;
+        let status = answer.status();
+        let text = answer.text().await?;
+        ensure!(status.is_success(), "{question}: {text}");
+        Ok(text.trim_end().to_owned())
+    }
+
+    /// Waits until so many events are stored and counted.
+    pub(crate) async fn stored(&self, events: usize) -> anyhow::Result<()> {
+        let what = format!("{events} events in {}", self.database);
+        let found = wait_until(&what, async || {
+            let rows: usize = self
+                .sql("SELECT count() FROM audit_events")
+                .await?
+                .parse()?;
+            Ok((rows >= events).then_some(rows))
+        })
+        .await;
+        found
+            .map(drop)
+            .context(self.sql("SELECT count() FROM audit_events").await?)
+    }
+
+    /// Sends a request with a key and a JSON body, and gives status and answer.
+    pub(crate) async fn ask(
+        &self,
+        method: Method,
+        url: &str,
+        key: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<(StatusCode, Value)> {
+        let mut request = self.http.request(method, url).header("x-api-key", key);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let answer = request.send().await?;
+        let status = answer.status();
+        let text = answer.text().await?;
+        let json = serde_json::from_str(&text).with_context(|| format!("{url}: {text}"))?;
+        Ok((status, json))
+    }
+
+    /// A GET that has to succeed.
+    pub(crate) async fn get(&self, url: &str, key: &Key) -> anyhow::Result<Value> {
+        let (status, answer) = self.ask(Method::GET, url, &key.secret, None).await?;
+        ensure!(status.is_success(), "{url}: {status} {answer}");
+        Ok(answer)
+    }
+
+    pub(crate) fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
+    /// A client of the broker.
+    pub(crate) fn kafka(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.brokers);
+        config
+    }
+
+    /// The producer crate, writing to this world's topic.
+    pub(crate) fn producer(&self) -> anyhow::Result<Producer> {
+        Ok(Producer::new(&ProducerConfig {
+            brokers: self.brokers.clone(),
+            topic: self.topic.clone(),
+            ..ProducerConfig::default()
+        })?)
+    }
+
+    /// Publishes so many events of distinct users, and gives their ids once Kafka has them.
+    pub(crate) async fn publish(&self, events: usize) -> anyhow::Result<Vec<EventId>> {
+        let producer = self.producer()?;
+        let mut ids = Vec::new();
+        let mut receipts = Vec::new();
+        for number in 0..events {
+            let event = event("acme", &format!("user-{number}"));
+            ids.push(event.id);
+            receipts.push(producer.publish(&event));
+        }
+        for receipt in receipts {
+            receipt.await?;
+        }
+        Ok(ids)
+    }
+
+    /// Checks that each of these events is stored exactly once, and nothing else.
+    pub(crate) async fn holds_exactly(&self, ids: &[EventId]) -> anyhow::Result<()> {
+        self.stored(ids.len()).await?;
+        let stored = self
+            .sql("SELECT event_id FROM audit_events ORDER BY event_id")
+            .await?;
+        let mut stored: Vec<&str> = stored.lines().collect();
+        let mut wanted: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        stored.sort_unstable();
+        wanted.sort_unstable();
+        let lost = wanted
+            .iter()
+            .filter(|id| stored.binary_search(&id.as_str()).is_err())
+            .count();
+        ensure!(
+            stored == wanted,
+            "{} stored, {} sent, {lost} lost",
+            stored.len(),
+            wanted.len()
+        );
+        Ok(())
+    }
+
+    /// Every offset of this world is in exactly one table, once.
+    pub(crate) async fn audit(&self) -> anyhow::Result<()> {
+        if !*self.sound.lock().unwrap() {
+            return Ok(());
+        }
+        let exists = self
+            .sql(&format!(
+                "SELECT count() FROM system.tables WHERE database = '{}'",
+                self.database
+            ))
+            .await;
+        if exists.is_ok_and(|tables| tables != "0") {
+            self.run("audit-consumer", &["verify"])?;
+        }
+        Ok(())
+    }
+}
+
+/// A sign-in of `user`.
+pub(crate) fn event(project: &str, user: &str) -> Event<'static> {
+    Event::builder(
+        project.parse().expect("a project"),
+        EventType::USER_SIGNED_IN,
+    )
+    .event_key(user.to_owned())
+    .user_id(user.to_owned())
+    .build()
+    .expect("an event")
+}
