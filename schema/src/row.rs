@@ -144,6 +144,14 @@ macro_rules! event_columns {
                 $(<$cell as Cell>::push(&mut self.$name, row.$name);)*
             }
 
+            /// One row as it will be read, except that it was not sent yet.
+            pub fn row(&self, row: usize) -> Option<EventRow> {
+                Some(EventRow {
+                    $($name: <$cell as Cell>::at(&self.$name, row)?.into(),)*
+                    ingested_at: Millis::default(),
+                })
+            }
+
             /// The chosen rows as one block to insert, sent at `ingested_at`.
             ///
             /// # Errors

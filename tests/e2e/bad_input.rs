@@ -21,7 +21,8 @@ pub(crate) async fn what_ingest_is_sent_is_stored_or_refused_with_a_reason(
         let data = format!("{}1{}", "{\"a\":".repeat(levels), "}".repeat(levels));
         format!(r#"{{"eventType":"x","eventData":{data}}}"#)
     };
-    let controls: String = (0_u8..0x20).map(|c| format!("\\u{c:04x}")).collect();
+    let controls: Vec<String> = (0_u8..0x20).map(|c| format!("\\u{c:04x}")).collect();
+    let controls = controls.concat();
     let two_mebibytes = format!(
         r#"{{"eventType":"x","eventData":{{"x":"{}"}}}}"#,
         "y".repeat(2 << 20)

@@ -28,6 +28,8 @@ impl Local {
             .arg("up")
             .envs(world.settings())
             .env("AUDIT_LOCAL_ADDRESS", "127.0.0.1:0")
+            .env("AUDIT_LOCAL_KAFKA_PORT", "0")
+            .env("AUDIT_LOCAL_CLICKHOUSE_PORT", "0")
             .env("AUDIT_LOCAL_DATA", world.logs().join("data"));
         if let Some(key) = key {
             command

@@ -32,7 +32,7 @@ use crate::world::World;
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     if arguments.list {
-        let stack = Arc::default();
+        let stack = Arc::new(None);
         return libtest_mimic::run(&arguments, trials(&stack)).exit_code();
     }
     let stack = match Stack::start() {
@@ -52,7 +52,7 @@ macro_rules! trials {
         vec![$({
             let stack = Arc::clone($stack);
             Trial::test(concat!(stringify!($module), "::", stringify!($test)), move || {
-                run(&stack, stringify!($test), $module::$test)
+                run(stack.as_ref().as_ref(), stringify!($test), $module::$test)
             })
         }),*]
     };
@@ -86,11 +86,11 @@ fn trials(stack: &Arc<Option<Stack>>) -> Vec<Trial> {
 
 /// Runs one test in a world of its own, and then the audit of that world.
 fn run<F: Future<Output = anyhow::Result<()>>>(
-    stack: &Option<Stack>,
+    stack: Option<&Stack>,
     name: &'static str,
     test: impl FnOnce(Arc<World>) -> F,
 ) -> Result<(), Failed> {
-    let stack = stack.as_ref().ok_or("the stack is not there")?;
+    let stack = stack.ok_or("the stack is not there")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

@@ -53,6 +53,12 @@ pub struct Options {
     /// An API key to use as it is, 32 characters or more, instead of one that is made.
     #[arg(long, env = "AUDIT_LOCAL_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
+    /// The port of our own Kafka; if it is taken, or 0, a free one.
+    #[arg(long, env = "AUDIT_LOCAL_KAFKA_PORT", default_value_t = 9092)]
+    kafka_port: u16,
+    /// The port of our own ClickHouse engine; if it is taken, or 0, a free one.
+    #[arg(long, env = "AUDIT_LOCAL_CLICKHOUSE_PORT", default_value_t = 8123)]
+    clickhouse_port: u16,
     /// Addresses of a Kafka to use instead of one of our own.
     #[arg(long, env = "AUDIT_KAFKA_BROKERS")]
     kafka_brokers: Option<String>,
@@ -118,7 +124,10 @@ impl Children {
         let mut kafka = None;
         if own_kafka {
             tracing::info!("starting Apache Kafka …");
-            let (data, port) = (options.data.join("kafka"), preferred(9092).to_string());
+            let (data, port) = (
+                options.data.join("kafka"),
+                preferred(options.kafka_port).to_string(),
+            );
             let arguments = [
                 "--port".into(),
                 port.into(),
@@ -134,7 +143,7 @@ impl Children {
         let mut engine = None;
         if own_engine {
             tracing::info!("starting the ClickHouse engine …");
-            let address = format!("127.0.0.1:{}", preferred(8123));
+            let address = format!("127.0.0.1:{}", preferred(options.clickhouse_port));
             let data = options.data.join("clickhouse");
             let arguments = [
                 "--listen".into(),

@@ -1,0 +1,40 @@
+# The two commands: `make run` and `make test`. Both fetch what they need on first use.
+
+.PHONY: run test lint better-auth tools
+
+# The stack on this machine: Kafka, ClickHouse and the audit log, behind one address.
+run: tools
+	cargo build --package audit-local
+	exec target/debug/audit-local up
+
+# Everything, on a real Kafka, the real ClickHouse engine and a real Better Auth server.
+test: tools better-auth
+	cargo build --workspace --bins
+	cargo test --workspace
+
+# What CI checks beside the tests.
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+	cargo deny check bans licenses sources
+
+# The Better Auth server that the tests use as a client.
+better-auth: tests/better-auth/node_modules/.package-lock.json
+
+tests/better-auth/node_modules/.package-lock.json: tests/better-auth/package-lock.json
+	cd tests/better-auth && npm ci --ignore-scripts --no-audit --no-fund
+	touch $@
+
+# One line per missing tool, and how to get it.
+tools:
+	@missing=0; \
+	need() { command -v $$1 >/dev/null 2>&1 || { echo "$$1 is missing: $$2" >&2; missing=1; }; }; \
+	need cargo "install Rust from https://rustup.rs"; \
+	need cc "apt-get install build-essential"; \
+	need pkg-config "apt-get install pkg-config libssl-dev"; \
+	need java "apt-get install openjdk-17-jdk-headless"; \
+	need mvn "apt-get install maven"; \
+	need node "apt-get install nodejs npm (version 20 or later)"; \
+	need npm "apt-get install npm"; \
+	exit $$missing
