@@ -10,7 +10,7 @@ run: tools
 # Everything, on a real Kafka, the real ClickHouse engine and a real Better Auth server.
 test: tools better-auth
 	cargo build --workspace --bins
-	cargo test --workspace
+	cargo test --workspace --no-fail-fast
 
 # What CI checks beside the tests.
 lint:

@@ -17,9 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::batch::PartitionId;
 use crate::error::PartitionError;
-use crate::group::{Event, GroupContext};
+use crate::group::{Event, GroupContext, Right};
 use crate::metrics;
-use crate::offsets::{GroupOffsets, Offsets, Right};
+use crate::offsets::{GroupOffsets, Offsets};
 use crate::partition::{Command, Partition};
 use crate::settle::Settler;
 use crate::topic::Topic;
@@ -50,6 +50,7 @@ pub(crate) struct Assignments {
     settler: Arc<Settler<Writer>>,
     commands: mpsc::UnboundedSender<Command>,
     clock_skew: Duration,
+    retention: Duration,
     readiness: Readiness,
     held: HashMap<u32, Held>,
     stopped: BTreeMap<u32, String>,
@@ -79,6 +80,8 @@ pub(crate) struct Parts {
     pub(crate) commands: mpsc::UnboundedSender<Command>,
     /// How far Kafka's clock may be from ours.
     pub(crate) clock_skew: Duration,
+    /// How long Kafka keeps records.
+    pub(crate) retention: Duration,
     /// Who is told when a partition stops.
     pub(crate) readiness: Readiness,
 }
@@ -99,6 +102,7 @@ impl Assignments {
             settler: parts.settler,
             commands: parts.commands,
             clock_skew: parts.clock_skew,
+            retention: parts.retention,
             readiness: parts.readiness,
             held: HashMap::new(),
             stopped: BTreeMap::new(),
@@ -127,7 +131,10 @@ impl Assignments {
                 }
                 Some(_) = asked.join_next() => {}
                 _ = look.tick(), if asked.is_empty() => self.look_at_ends(&mut asked),
-                _ = compare.tick() => self.compare(),
+                _ = compare.tick() => {
+                    self.compare();
+                    self.alarm_late();
+                }
             }
         }
         self.loops.shutdown().await;
@@ -145,6 +152,7 @@ impl Assignments {
                 metrics::stopped(partition, false);
                 self.tell_readiness();
             }
+            Event::TopicInQuestion => self.compare(),
             Event::Unreadable { partition, error } => {
                 if let Some(held) = self.held.get(&partition) {
                     held.taken.cancel();
@@ -248,6 +256,22 @@ impl Assignments {
                         .ok();
                 }
             });
+        }
+    }
+
+    /// Alarms while there is still time: what is not stored when it expires is lost.
+    fn alarm_late(&self) {
+        let latest = Millis::from(chrono::Utc::now()).earlier_by(self.retention / 2);
+        for progress in self.settler.held() {
+            let complete_up_to = progress.complete_up_to();
+            if complete_up_to < latest && complete_up_to > Millis::default() {
+                tracing::error!(
+                    kafka.partition = progress.id().partition,
+                    complete_up_to = %chrono::DateTime::from(complete_up_to),
+                    "the partition lags by more than half of what kafka keeps; records are lost \
+                     when they expire unread"
+                );
+            }
         }
     }
 

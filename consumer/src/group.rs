@@ -3,7 +3,7 @@
 //! librdkafka calls back here, on the thread of the source, while that thread polls.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -13,7 +13,28 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::error::PartitionError;
-use crate::offsets::Right;
+
+/// The right to commit for one partition, from its assignment until it is handed back.
+#[derive(Debug)]
+pub struct Right(Mutex<bool>);
+
+impl Right {
+    /// A right that is held.
+    pub fn granted() -> Arc<Self> {
+        Arc::new(Self(Mutex::new(true)))
+    }
+
+    /// Takes the right away, after the commit that is under way. No commit follows.
+    pub fn revoke(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = false;
+    }
+
+    /// Keeps the right for as long as the guard lives.
+    pub(crate) fn hold(&self) -> Option<MutexGuard<'_, bool>> {
+        let guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        guard.then_some(guard)
+    }
+}
 
 /// What the source tells the rest of the consumer.
 #[derive(Debug)]
@@ -30,6 +51,8 @@ pub enum Event {
         /// The partition.
         partition: u32,
     },
+    /// Kafka does not know the topic: it may be another one when it does again.
+    TopicInQuestion,
     /// A partition cannot be read on.
     Unreadable {
         /// The partition.
@@ -119,5 +142,18 @@ impl ConsumerContext for GroupContext {
         if let Err(error) = done {
             tracing::error!(error = %error, "kafka client: a rebalance could not be followed");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_revoked_right_cannot_be_held() {
+        let right = Right::granted();
+        assert!(right.hold().is_some());
+        right.revoke();
+        assert!(right.hold().is_none());
     }
 }

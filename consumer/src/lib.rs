@@ -138,6 +138,7 @@ pub async fn run(
             settler: Arc::clone(&settler),
             commands,
             clock_skew: config.settle.clock_skew,
+            retention: config.topic.retention,
             readiness,
         },
     );

@@ -9,7 +9,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use audit_schema::OffsetRange;
@@ -19,7 +19,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::batch::PartitionId;
 use crate::error::PartitionError;
-use crate::group::GroupContext;
+use crate::group::{GroupContext, Right};
 
 /// What a commit declares beside its offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,28 +97,6 @@ pub trait Offsets: Send + Sync {
 
     /// Where the log begins and ends.
     fn bounds(&self) -> impl Future<Output = Result<Bounds, PartitionError>> + Send;
-}
-
-/// The right to commit for one partition, from its assignment until it is handed back.
-#[derive(Debug)]
-pub struct Right(Mutex<bool>);
-
-impl Right {
-    /// A right that is held.
-    pub fn granted() -> Arc<Self> {
-        Arc::new(Self(Mutex::new(true)))
-    }
-
-    /// Takes the right away, after the commit that is under way. No commit follows.
-    pub fn revoke(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = false;
-    }
-
-    /// Keeps the right for as long as the guard lives.
-    fn hold(&self) -> Option<MutexGuard<'_, bool>> {
-        let guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        guard.then_some(guard)
-    }
 }
 
 /// The offsets of one partition in a real consumer group.
@@ -307,13 +285,5 @@ mod tests {
         ] {
             assert_eq!(Commit::parse(7, metadata, 3), None, "{metadata:?}");
         }
-    }
-
-    #[test]
-    fn a_revoked_right_cannot_be_held() {
-        let right = Right::granted();
-        assert!(right.hold().is_some());
-        right.revoke();
-        assert!(right.hold().is_none());
     }
 }

@@ -8,11 +8,13 @@
 
 use std::time::Duration;
 
+use audit_schema::row::LATE_LIMIT_SECONDS;
+
 /// How long after it was sent the server still takes an insert.
 ///
-/// The constraint `in_time` of both tables says the same. It must not be above the session
-/// time-out of the consumer group: then a member that was replaced can no longer insert.
-pub const LATE_LIMIT: Duration = Duration::from_secs(10);
+/// It must not be above the session time-out of the consumer group: then a member that was replaced
+/// can no longer insert.
+pub const LATE_LIMIT: Duration = Duration::from_secs(LATE_LIMIT_SECONDS);
 
 /// What is waited beyond the limit for a server that stores what it has just let pass.
 pub const LATE_MARGIN: Duration = Duration::from_secs(2);

@@ -94,6 +94,11 @@ impl Progress {
         *self.settled.borrow()
     }
 
+    /// Every record Kafka took before it is readable.
+    pub fn complete_up_to(&self) -> Millis {
+        self.state().complete_up_to
+    }
+
     /// Whether everything answered is settled.
     pub fn is_settled(&self) -> bool {
         self.settled() >= self.state().answered

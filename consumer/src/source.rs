@@ -402,14 +402,19 @@ impl Source {
 
     /// An error that belongs to no record.
     fn failed(&mut self, error: &KafkaError) {
-        let out_of_range = matches!(
-            error.rdkafka_error_code(),
-            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
-        );
-        if out_of_range {
-            self.stop_out_of_range();
-        } else {
-            tracing::warn!(error = %error, "kafka could not be read");
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+                self.stop_out_of_range();
+            }
+            Some(
+                RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition
+                | RDKafkaErrorCode::UnknownTopicOrPartition,
+            ) => {
+                tracing::warn!(error = %error, "kafka does not know the topic");
+                self.events.send(Event::TopicInQuestion).ok();
+            }
+            _ => tracing::warn!(error = %error, "kafka could not be read"),
         }
     }
 

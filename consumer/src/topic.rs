@@ -256,13 +256,23 @@ impl Topic {
             Some(Err(code)) => return Err(self.kafka(KafkaError::AdminOp(code))),
             None => return Err(TopicError::Unknown(self.name().to_owned())),
         };
-        let complaints: Vec<String> = SETTINGS
+        let found = |name| resource.get(name).and_then(|entry| entry.value.as_deref());
+        let mut complaints: Vec<String> = SETTINGS
             .iter()
-            .filter_map(|(name, wanted)| {
-                let found = resource.get(name)?.value.as_deref().unwrap_or("");
-                (found != *wanted).then(|| format!("{name}={found} must be {name}={wanted}"))
+            .filter(|(name, wanted)| found(name) != Some(*wanted))
+            .map(|(name, wanted)| {
+                format!(
+                    "{name}={} must be {name}={wanted}",
+                    found(name).unwrap_or_default()
+                )
             })
             .collect();
+        let wanted = self.config.topic.retention.as_millis();
+        let retention: Option<i128> = found("retention.ms").and_then(|text| text.parse().ok());
+        // Negative: for ever.
+        if retention.is_none_or(|kept| kept >= 0 && kept.unsigned_abs() < wanted) {
+            complaints.push(format!("retention.ms must be at least {wanted}"));
+        }
         if complaints.is_empty() {
             Ok(registered.incarnation)
         } else {

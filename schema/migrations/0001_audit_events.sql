@@ -35,7 +35,7 @@ CREATE TABLE IF NOT EXISTS {table}{on_cluster}
 
     -- An insert that its sender has given up on must not land after its successor has looked.
     -- Taken per block: now64() would be the time the statement began, whenever its body arrives.
-    CONSTRAINT in_time CHECK ingested_at > nowInBlock64(3) - INTERVAL 10 SECOND
+    CONSTRAINT in_time CHECK ingested_at > nowInBlock64(3) - INTERVAL {late_limit} SECOND
 )
 ENGINE = {engine}MergeTree{replica}
 -- The month Kafka took it in is the same at every replay, and a late event stays in one part.

@@ -11,7 +11,7 @@ CREATE TABLE IF NOT EXISTS {table}{on_cluster}
     logged_at          DateTime64(3, 'UTC')   COMMENT 'When Kafka took it',
     ingested_at        DateTime64(3, 'UTC')   COMMENT 'When the consumer sent the row, on the clock of ClickHouse',
 
-    CONSTRAINT in_time CHECK ingested_at > nowInBlock64(3) - INTERVAL 10 SECOND
+    CONSTRAINT in_time CHECK ingested_at > nowInBlock64(3) - INTERVAL {late_limit} SECOND
 )
 ENGINE = {engine}MergeTree{replica}
 PARTITION BY toYYYYMM(logged_at)

@@ -130,6 +130,7 @@ impl Migration {
             .replace("{on_cluster}", &on_cluster)
             .replace("{engine}", engine)
             .replace("{settings}", &settings)
+            .replace("{late_limit}", &crate::row::LATE_LIMIT_SECONDS.to_string())
             .replace("{replica}", &replica(""));
         for version in ["next_offset", "registered_at"] {
             sql = sql.replace(&format!("{{replica_of {version}}}"), &replica(version));

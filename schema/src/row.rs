@@ -20,6 +20,10 @@ use crate::{Event, Position};
 /// The table of events.
 pub const EVENTS: &str = "audit_events";
 
+/// How many seconds after it was sent ClickHouse still takes an insert: the constraint `in_time` of
+/// both tables.
+pub const LATE_LIMIT_SECONDS: u64 = 10;
+
 /// A time as the table holds it: milliseconds since 1970, `DateTime64(3, 'UTC')`.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
