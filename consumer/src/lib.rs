@@ -113,6 +113,10 @@ pub async fn run(
         // them would also stop reading at the first transaction left open.
         .set("isolation.level", "read_uncommitted")
         .set("queued.max.messages.kbytes", "32768")
+        // A partition that is read on after a pause waits for the fetch under way to end, and a
+        // full queue for the next look at it: the defaults are 500 ms and 1 s.
+        .set("fetch.wait.max.ms", "50")
+        .set("fetch.queue.backoff.ms", "10")
         .set("socket.timeout.ms", "10000")
         .create_with_context(GroupContext::default())?;
     consumer.subscribe(&[&config.kafka.topic])?;

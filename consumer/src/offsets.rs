@@ -43,7 +43,7 @@ pub struct Commit {
 
 impl Commit {
     /// The commit's metadata: `v1|incarnation|` and `first-last`, `?end` or nothing.
-    fn metadata(self, incarnation: u32) -> String {
+    pub(crate) fn metadata(self, incarnation: u32) -> String {
         match self.declared {
             Declared::Nothing => format!("v1|{incarnation}|"),
             Declared::Intent(range) => format!("v1|{incarnation}|{range}"),

@@ -12,13 +12,14 @@ use audit_schema::row::{EVENTS, Millis};
 use clickhouse::{Client, Row};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::PartitionId;
 use crate::config::Config;
+use crate::offsets::{Commit, Declared};
 
 /// How long the broker may take to answer.
 const ANSWER: Duration = Duration::from_secs(15);
@@ -191,7 +192,35 @@ impl Topic {
             .map_err(TopicError::ClickHouse)?;
         insert.write(&row).await.map_err(TopicError::ClickHouse)?;
         insert.end().await.map_err(TopicError::ClickHouse)?;
+        self.declare_untouched(&row).await;
         Ok(incarnation)
+    }
+
+    /// Commits for the group that nothing of a new life is under way, which only its registration
+    /// knows for sure. Without it the first start outwaits inserts that nobody sent.
+    async fn declare_untouched(&self, source: &SourceRow) {
+        let mut settings = self.client_config();
+        settings.set("group.id", &self.config.kafka.group);
+        let untouched = Commit {
+            next: 0,
+            declared: Declared::Nothing,
+        };
+        let (topic, partitions) = (source.topic.clone(), source.partitions);
+        let metadata = untouched.metadata(source.incarnation);
+        let committed = tokio::task::spawn_blocking(move || {
+            let consumer: BaseConsumer = settings.create()?;
+            let mut list = TopicPartitionList::new();
+            for partition in 0..partitions {
+                let partition = i32::try_from(partition).unwrap_or(i32::MAX);
+                let mut element = list.add_partition(&topic, partition);
+                element.set_offset(Offset::Offset(0))?;
+                element.set_metadata(&metadata);
+            }
+            consumer.commit(&list, CommitMode::Sync)
+        });
+        if let Ok(Err(error)) = committed.await {
+            tracing::info!(error = %error, "the group is in use: its first start takes a while longer");
+        }
     }
 
     async fn registered(&self) -> Result<Option<SourceRow>, TopicError> {

@@ -287,6 +287,14 @@ async fn nobody_is_identified_without_a_key() {
 }
 
 #[tokio::test]
+async fn there_are_no_signing_keys() {
+    let app = app(KAFKA.clone(), Duration::from_secs(30));
+    let request = Request::get("/api/auth/jwks").body(Body::empty()).unwrap();
+    let (status, _, body) = send(app, request).await;
+    assert_eq!((status, body), (StatusCode::OK, json!({"keys": []})));
+}
+
+#[tokio::test]
 async fn what_kafka_does_not_confirm_in_time_is_unavailable() {
     let away = ProducerConfig {
         brokers: nobody(),

@@ -32,6 +32,19 @@ pub(crate) async fn a_consumer_killed_again_and_again_loses_and_doubles_nothing(
     world.holds_exactly(&ids).await
 }
 
+pub(crate) async fn a_backlog_of_many_batches_is_drained(world: Arc<World>) -> anyhow::Result<()> {
+    world.migrate()?;
+    // Batches that fill up at once: their partition is paused and read on again and again.
+    world.set("AUDIT_CONSUMER_BATCH__MAX_ROWS", "20");
+    let ids = world.publish(10_000).await?;
+    let _consumer = world.consumer().await?;
+    world.holds_exactly(&ids).await?;
+    let batches = "SELECT uniqExact(source_partition, ingested_at) FROM audit_events";
+    let batches: usize = world.sql(batches).await?.parse()?;
+    ensure!(batches >= 10_000 / 80, "{batches} inserts");
+    Ok(())
+}
+
 pub(crate) async fn a_killed_engine_loses_and_doubles_nothing(
     world: Arc<World>,
 ) -> anyhow::Result<()> {

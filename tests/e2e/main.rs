@@ -66,6 +66,7 @@ fn trials(stack: &Arc<Option<Stack>>) -> Vec<Trial> {
         round_trip::a_batch_is_answered_event_by_event,
         round_trip::the_producer_crate_reports_where_an_event_is,
         exactly_once::a_consumer_killed_again_and_again_loses_and_doubles_nothing,
+        exactly_once::a_backlog_of_many_batches_is_drained,
         exactly_once::a_killed_engine_loses_and_doubles_nothing,
         exactly_once::members_that_come_and_go_lose_and_double_nothing,
         exactly_once::offsets_moved_by_hand_change_nothing,

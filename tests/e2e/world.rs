@@ -23,6 +23,8 @@ pub(crate) struct World {
     logs: PathBuf,
     http: reqwest::Client,
     started: Mutex<usize>,
+    /// Settings beside those every world has.
+    more: Mutex<Vec<(String, String)>>,
     /// Whether the tables are to be audited in the end.
     sound: Mutex<bool>,
 }
@@ -51,6 +53,7 @@ impl World {
             logs,
             http: reqwest::Client::new(),
             started: Mutex::new(0),
+            more: Mutex::default(),
             sound: Mutex::new(true),
         })
     }
@@ -66,6 +69,14 @@ impl World {
     /// Uses another engine than the shared one from now on.
     pub(crate) fn use_engine(&self, url: &str) {
         url.clone_into(&mut self.clickhouse.lock().unwrap());
+    }
+
+    /// Sets a variable for the services that are started from now on.
+    pub(crate) fn set(&self, name: &str, value: &str) {
+        self.more
+            .lock()
+            .unwrap()
+            .push((name.to_owned(), value.to_owned()));
     }
 
     /// The test has broken the tables on purpose: they are not audited in the end.
@@ -101,7 +112,9 @@ impl World {
             ("AUDIT_QUERY_API_ADMIN__LISTEN", "127.0.0.1:0"),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .to_vec()
+        .into_iter()
+        .chain(self.more.lock().unwrap().clone())
+        .collect()
     }
 
     fn command(&self, program_name: &str, arguments: &[&str]) -> anyhow::Result<Command> {
