@@ -257,6 +257,41 @@ fn is_refused(error: &KafkaError) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rdkafka::ClientConfig;
+    use rdkafka::mocking::MockCluster;
+
+    #[tokio::test]
+    async fn a_revoked_partition_cannot_commit() {
+        let kafka = MockCluster::new(1).unwrap();
+        kafka.create_topic("events", 1, 1).unwrap();
+        let consumer = ClientConfig::new()
+            .set("bootstrap.servers", kafka.bootstrap_servers())
+            .set("group.id", "audit-consumer")
+            .create_with_context(GroupContext::default())
+            .unwrap();
+        let id = PartitionId {
+            incarnation: 1,
+            partition: 0,
+        };
+        let right = Right::granted();
+        let offsets =
+            GroupOffsets::new(Arc::new(consumer), "events".into(), id, Arc::clone(&right));
+        let declared = Declared::Intent(OffsetRange::new(7, 12).unwrap());
+        let mine = Commit { next: 7, declared };
+        offsets.commit(mine).await.unwrap();
+        assert_eq!(offsets.committed().await.unwrap(), Some(mine));
+
+        right.revoke();
+        let late = Commit {
+            next: 13,
+            declared: Declared::Nothing,
+        };
+        let refused = offsets.commit(late).await;
+        assert!(
+            matches!(refused, Err(PartitionError::Fenced)),
+            "{refused:?}"
+        );
+    }
 
     #[test]
     fn an_intent_is_read_back_as_it_was_committed() {

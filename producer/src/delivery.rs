@@ -155,6 +155,8 @@ impl ClientContext for Deliveries {
             RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
                 tracing::debug!(facility, "librdkafka: {message}");
             }
+            // A broker that has just started does not know its producers yet; it is asked again.
+            _ if facility == "GETPID" => tracing::debug!(facility, "librdkafka: {message}"),
             _ => tracing::warn!(facility, "librdkafka: {message}"),
         }
     }

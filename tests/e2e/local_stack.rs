@@ -63,7 +63,7 @@ fn after(label: &str) -> impl Fn(&str) -> Option<String> {
 }
 
 /// The processes below `parent`, all the way down.
-fn descendants(parent: Pid) -> anyhow::Result<Vec<Pid>> {
+pub(crate) fn descendants(parent: Pid) -> anyhow::Result<Vec<Pid>> {
     let mut found = vec![parent];
     let mut next = 0;
     while next < found.len() {

@@ -44,7 +44,13 @@ fn main() -> ExitCode {
     };
     let conclusion = libtest_mimic::run(&arguments, trials(&stack));
     drop(stack);
-    conclusion.exit_code()
+    match local_stack::descendants(rustix::process::getpid()) {
+        Ok(left) if left.is_empty() => conclusion.exit_code(),
+        left => {
+            eprintln!("processes were left over: {left:?}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 macro_rules! trials {

@@ -12,20 +12,24 @@ use rustix::process::{Pid, Signal, kill_process};
 /// How long anything may take that is waited for.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How often it is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 /// Waits until `look` finds something. Not a sleep: it ends with what it waits for.
 pub(crate) async fn wait_until<T, F>(what: &str, look: impl Fn() -> F) -> anyhow::Result<T>
 where
     F: Future<Output = anyhow::Result<Option<T>>>,
 {
     let deadline = Instant::now() + PATIENCE;
+    let mut again = tokio::time::interval(LOOK_AGAIN);
     let mut last = None;
     while Instant::now() < deadline {
+        again.tick().await;
         match look().await {
             Ok(Some(found)) => return Ok(found),
             Ok(None) => {}
             Err(error) => last = Some(error),
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     match last {
         Some(error) => Err(error.context(format!("waited in vain for {what}"))),
@@ -121,15 +125,14 @@ impl Process {
     pub(crate) async fn stop(&mut self, signal: Signal) -> anyhow::Result<bool> {
         kill_process(self.id(), signal)?;
         let deadline = Instant::now() + PATIENCE;
-        loop {
+        let mut again = tokio::time::interval(LOOK_AGAIN);
+        while Instant::now() < deadline {
+            again.tick().await;
             if let Some(status) = self.child.try_wait()? {
                 return Ok(status.success());
             }
-            if Instant::now() > deadline {
-                bail!("{} does not stop", self.log.display());
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        bail!("{} does not stop", self.log.display())
     }
 }
 

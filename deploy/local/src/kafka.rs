@@ -109,6 +109,11 @@ fn java(class_path: &str, class: &str) -> anyhow::Result<Command> {
         .arg(std::process::id().to_string())
         .args(["--", "java", "-Xmx512m", "-Xms128m", "-XX:+UseSerialGC"])
         .arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
+        // These two warn at every first start and at every end of a broker that is alone.
+        .args(
+            ["controller.QuorumController", "clients.NetworkClient"]
+                .map(|name| format!("-Dorg.slf4j.simpleLogger.log.org.apache.kafka.{name}=error")),
+        )
         .args(["-cp", class_path, class])
         .stdin(Stdio::null())
         .stdout(Stdio::from(std::io::stderr()))
