@@ -53,6 +53,8 @@ pub(crate) struct Assignments {
     retention: Duration,
     readiness: Readiness,
     held: HashMap<u32, Held>,
+    /// Cancelled when the last loop of a partition has ended.
+    ended: HashMap<u32, CancellationToken>,
     stopped: BTreeMap<u32, String>,
     loops: JoinSet<(u32, Option<PartitionError>)>,
 }
@@ -105,6 +107,7 @@ impl Assignments {
             retention: parts.retention,
             readiness: parts.readiness,
             held: HashMap::new(),
+            ended: HashMap::new(),
             stopped: BTreeMap::new(),
             loops: JoinSet::new(),
         }
@@ -186,7 +189,14 @@ impl Assignments {
         }
         let (settler, store) = (Arc::clone(&self.settler), Arc::clone(&self.store));
         let (commands, topic) = (self.commands.clone(), self.topic.clone());
+        let ended = CancellationToken::new();
+        let before = self.ended.insert(partition, ended.clone());
         self.loops.spawn(async move {
+            let _ended = ended.drop_guard();
+            // One loop at a time: what the one before still asks of the source comes first.
+            if let Some(before) = before {
+                before.cancelled().await;
+            }
             let looped = async {
                 if let Some(reason) = differs(&topic, id).await {
                     return PartitionError::OtherTopic { reason };

@@ -127,7 +127,7 @@ pub async fn run(
     let (events, followed) = mpsc::unbounded_channel();
     let source = Source::new(
         Arc::clone(&consumer),
-        Arc::clone(&name),
+        &topic,
         incarnation,
         config.batch.clone(),
         (obeyed, events),

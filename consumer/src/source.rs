@@ -7,7 +7,8 @@
 //!
 //! Kafka's own idea of where to read is never used: every partition is read from the offset its
 //! loop asks for, and every record has to be the next one. A record that is missing is looked for
-//! a second time; then it is absent (a transaction marker, or gone), which is written down.
+//! again by a reader of its own; what that does not find either is absent (a transaction marker, or
+//! gone), which is written down.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use audit_schema::{OffsetRange, wire};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers};
-use rdkafka::{Message, Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +28,7 @@ use crate::config;
 use crate::error::PartitionError;
 use crate::group::{Event, GroupContext};
 use crate::partition::Command;
+use crate::topic::{self, Topic};
 
 /// How many records are read before anything else is looked at.
 const BURST: usize = 512;
@@ -54,15 +56,15 @@ struct Reading {
     closed: bool,
     /// Reading has to be moved to the batch's next offset first.
     seek: bool,
-    /// Where the log ended when the records before it were last missed at the next offset.
-    missed: Option<u64>,
-    /// The end of the partition was reported at this offset.
+    /// Kafka said that nothing follows this offset.
     end_seen: Option<u64>,
 }
 
 /// Reads records and fills batches.
 pub struct Source {
     consumer: Arc<BaseConsumer<GroupContext>>,
+    /// The settings of a reader that takes a second look.
+    settings: ClientConfig,
     topic: Arc<str>,
     incarnation: u32,
     limits: config::Batch,
@@ -80,10 +82,10 @@ impl std::fmt::Debug for Source {
 }
 
 impl Source {
-    /// A source that reads `topic` through a subscribed `consumer`.
+    /// A source that reads a life of `topic` through a subscribed `consumer`.
     pub fn new(
         consumer: Arc<BaseConsumer<GroupContext>>,
-        topic: Arc<str>,
+        topic: &Topic,
         incarnation: u32,
         limits: config::Batch,
         (commands, events): (
@@ -93,7 +95,8 @@ impl Source {
     ) -> Self {
         Self {
             consumer,
-            topic,
+            settings: topic.client_config(),
+            topic: topic.name().into(),
             incarnation,
             limits,
             commands,
@@ -159,7 +162,6 @@ impl Source {
                         ready: true,
                         closed: false,
                         seek: true,
-                        missed: None,
                         end_seen: None,
                     },
                 );
@@ -219,18 +221,15 @@ impl Source {
             maybe_delivered: header(wire::MAYBE_DELIVERED_HEADER).is_some(),
         };
         match reading.batch.push(&record) {
-            Ok(()) => reading.missed = None,
+            Ok(()) => {}
             Err(NotNext::OtherMonth) => {
                 reading.closed = true;
                 reading.seek = true;
             }
-            Err(NotNext::Gap { expected, found }) => {
-                if reading.missed.is_some() {
-                    self.absent(record.logged_at, message.partition(), expected, found);
-                } else {
-                    reading.missed = Some(found);
-                    reading.seek = true;
-                }
+            Err(NotNext::Gap { found, .. }) => {
+                let partition = reading.id.partition;
+                self.look_again(partition, found, record.logged_at);
+                return;
             }
         }
         self.close_full(message.partition());
@@ -324,80 +323,63 @@ impl Source {
         else {
             return;
         };
-        if reading.seek || reading.closed {
-            return;
-        }
-        let next = reading.batch.next_offset();
-        match reading.missed {
-            // Read again from `next`, and again nothing came before an end that lies behind it.
-            Some(end) if end > next => self.absent(now(), partition, next, end),
-            _ => reading.end_seen = Some(next),
+        if !reading.seek && !reading.closed {
+            reading.end_seen = Some(reading.batch.next_offset());
         }
     }
 
     /// The log ends behind what was read, and Kafka said that nothing follows: only markers can
-    /// lie between. They are looked for once more.
+    /// lie between, or records that are just coming.
     fn look_for_trailing_hole(&mut self, partition: u32, end: u64) {
-        if let Some(reading) = self.reading.get_mut(&partition)
-            && end > reading.batch.next_offset()
-            && reading.end_seen == Some(reading.batch.next_offset())
-            && !reading.closed
-            && reading.missed.is_none()
-        {
-            reading.missed = Some(end);
-            reading.seek = true;
+        let suspicious = self.reading.get(&partition).is_some_and(|reading| {
+            let next = reading.batch.next_offset();
+            end > next && reading.end_seen == Some(next) && !reading.seek && !reading.closed
+        });
+        if suspicious {
+            self.look_again(partition, end, chrono::Utc::now().into());
         }
     }
 
-    /// Writes down that Kafka holds nothing from `from` to before `until`.
-    fn absent(&mut self, logged_at: Millis, partition: i32, from: u64, until: u64) {
-        let bounds = self
-            .consumer
-            .fetch_watermarks(&self.topic, partition, ANSWER);
-        let Ok(partition) = u32::try_from(partition) else {
-            return;
-        };
+    /// Records from the next offset to before `until` did not come. Reads there once more, and
+    /// writes down as absent what Kafka does not hold; the rest is read again.
+    fn look_again(&mut self, partition: u32, until: u64, logged_at: Millis) {
         let Some(reading) = self.reading.get_mut(&partition) else {
             return;
         };
-        reading.missed = None;
         reading.seek = true;
-        let log_start = match bounds {
-            Ok((start, _)) => u64::try_from(start).unwrap_or(0),
+        let from = reading.batch.next_offset();
+        let look = match topic::look_from(&self.settings, &self.topic, partition, from) {
+            Ok(look) => look,
             Err(error) => {
-                tracing::warn!(kafka.partition = partition, error = %error, "log bounds unknown");
+                tracing::warn!(kafka.partition = partition, error = %error, "no second look yet");
                 return;
             }
         };
-        if log_start > from {
+        if look.start > from {
             self.reading.remove(&partition);
-            let error = PartitionError::Lost {
-                missing: from,
-                log_start,
-            };
+            let (missing, log_start) = (from, look.start);
+            let error = PartitionError::Lost { missing, log_start };
             self.events
                 .send(Event::Unreadable { partition, error })
                 .ok();
             return;
         }
+        let found = look.first.map_or(look.end, |(offset, _)| offset);
         // A cut inside the hole still ends a batch.
-        let until = reading
-            .cuts
-            .iter()
-            .copied()
-            .filter(|cut| *cut > from)
-            .fold(until, u64::min);
-        if let Some(range) = OffsetRange::until(from, until) {
-            tracing::error!(
-                kafka.partition = partition,
-                range = %range,
-                "kafka holds no records at these offsets; written down as absent"
-            );
-            if let Err(error) = reading.batch.push_absent(range, logged_at) {
-                tracing::debug!(error = %error, "the hole was closed meanwhile");
-            }
-            self.close_full(i32::try_from(partition).unwrap_or(i32::MAX));
+        let cuts = reading.cuts.iter().copied().filter(|cut| *cut > from);
+        let until = cuts.fold(until.min(found), u64::min);
+        let Some(range) = OffsetRange::until(from, until) else {
+            return;
+        };
+        tracing::error!(
+            kafka.partition = partition,
+            range = %range,
+            "kafka holds no records at these offsets; written down as absent"
+        );
+        if let Err(error) = reading.batch.push_absent(range, logged_at) {
+            tracing::error!(error = %error, "an absent range does not follow what was read");
         }
+        self.close_full(i32::try_from(partition).unwrap_or(i32::MAX));
     }
 
     /// An error that belongs to no record.
@@ -456,8 +438,4 @@ fn one(topic: &str, partition: u32) -> TopicPartitionList {
     let mut list = TopicPartitionList::new();
     list.add_partition(topic, i32::try_from(partition).unwrap_or(i32::MAX));
     list
-}
-
-fn now() -> Millis {
-    chrono::Utc::now().into()
 }

@@ -118,7 +118,8 @@ impl Topic {
         }
     }
 
-    fn name(&self) -> &str {
+    /// Its name.
+    pub fn name(&self) -> &str {
         &self.config.kafka.topic
     }
 
@@ -340,7 +341,7 @@ impl Topic {
         };
         let (settings, topic) = (self.client_config(), self.name().to_owned());
         let looked = tokio::task::spawn_blocking(move || {
-            record_time(settings, &topic, id.partition, stored.offset)
+            record_time(&settings, &topic, id.partition, stored.offset)
         });
         let found = looked
             .await
@@ -371,40 +372,77 @@ enum Found {
 
 /// When Kafka took the record at an offset. Blocks.
 fn record_time(
-    mut settings: ClientConfig,
+    settings: &ClientConfig,
     topic: &str,
     partition: u32,
     offset: u64,
 ) -> Result<Found, KafkaError> {
-    // Not the consumer's group: this reader commits nothing and belongs to nobody.
+    let look = look_from(settings, topic, partition, offset)?;
+    Ok(if offset < look.start {
+        Found::Expired
+    } else if offset >= look.end {
+        Found::BehindTheEnd(look.end)
+    } else {
+        match look.first {
+            Some((first, time)) if first == offset => Found::At(time),
+            // The record itself is gone; a later one does not tell.
+            _ => Found::Expired,
+        }
+    })
+}
+
+/// What a reader finds that starts at some offset.
+#[derive(Debug)]
+pub(crate) struct Look {
+    /// The first offset Kafka still keeps.
+    pub(crate) start: u64,
+    /// The offset the next record got when the look began.
+    pub(crate) end: u64,
+    /// Offset and time of the first record from there on; `None` if there is none below `end`.
+    pub(crate) first: Option<(u64, Millis)>,
+}
+
+/// Reads from an offset with a reader of its own, which commits nothing and belongs to no group.
+/// Blocks for as long as the broker takes, at most twice [`ANSWER`].
+pub(crate) fn look_from(
+    settings: &ClientConfig,
+    topic: &str,
+    partition: u32,
+    offset: u64,
+) -> Result<Look, KafkaError> {
     let consumer: BaseConsumer = settings
+        .clone()
         .set("group.id", "audit-consumer-look")
         .set("enable.auto.commit", "false")
         .set("auto.offset.reset", "error")
+        .set("enable.partition.eof", "true")
+        .set("isolation.level", "read_uncommitted")
         .create()?;
     let partition = i32::try_from(partition).unwrap_or(i32::MAX);
     let (start, end) = consumer.fetch_watermarks(topic, partition, ANSWER)?;
-    let at = i64::try_from(offset).unwrap_or(i64::MAX);
-    if at < start {
-        return Ok(Found::Expired);
-    }
-    if at >= end {
-        return Ok(Found::BehindTheEnd(u64::try_from(end).unwrap_or(0)));
+    let mut look = Look {
+        start: u64::try_from(start).unwrap_or(0),
+        end: u64::try_from(end).unwrap_or(0),
+        first: None,
+    };
+    if offset < look.start || offset >= look.end {
+        return Ok(look);
     }
     let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, partition, Offset::Offset(at))?;
+    let from = Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX));
+    list.add_partition_offset(topic, partition, from)?;
     consumer.assign(&list)?;
     let deadline = Instant::now() + ANSWER;
     // A poll may return nothing early: an event of the client used it up.
     while Instant::now() < deadline {
         match consumer.poll(Duration::from_millis(100)) {
-            Some(Ok(message)) if message.offset() == at => {
-                return Ok(Found::At(Millis(
-                    message.timestamp().to_millis().unwrap_or(0),
-                )));
+            Some(Ok(message)) => {
+                let offset = u64::try_from(message.offset()).unwrap_or(0);
+                let time = Millis(message.timestamp().to_millis().unwrap_or(0));
+                look.first = Some((offset, time)).filter(|_| offset < look.end);
+                return Ok(look);
             }
-            // The record itself is gone; a later one does not tell.
-            Some(Ok(_)) => return Ok(Found::Expired),
+            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(look),
             Some(Err(error)) => return Err(error),
             None => {}
         }
