@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use audit_consumer::batch::{Batch, Record};
+use audit_consumer::error::PartitionError;
 use audit_consumer::partition::{Command, Partition};
 use audit_consumer::recovery::LATE_LIMIT;
 use audit_consumer::settle::Settler;
@@ -24,13 +25,15 @@ use audit_schema::{Event, EventType, wire};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::world::{END, FAULTS, Fault, ID, Without, World};
+use crate::world::{END, FAULTS, Fault, Frozen, ID, Without, World};
 
-/// How many records the feed puts into a batch.
-const BATCH: usize = 3;
+/// How many records the feed puts into a batch: other members cut elsewhere.
+fn batch_rows(member: usize) -> usize {
+    if member.is_multiple_of(2) { 2 } else { 3 }
+}
 
 /// The log: reads as the source does, but a batch every three records.
-async fn feed(mut commands: mpsc::UnboundedReceiver<Command>) {
+async fn feed(mut commands: mpsc::UnboundedReceiver<Command>, rows: usize) {
     let event = Event::builder("acme".parse().unwrap(), EventType::USER_SIGNED_IN);
     let event = wire::encode(&event.build().unwrap()).unwrap();
     let mut reading = None;
@@ -49,7 +52,7 @@ async fn feed(mut commands: mpsc::UnboundedReceiver<Command>) {
             continue;
         };
         let mut batch = Batch::new(ID, *next);
-        while *next < END && batch.rows() < BATCH && (batch.rows() == 0 || !cuts.contains(next)) {
+        while *next < END && batch.rows() < rows && (batch.rows() == 0 || !cuts.contains(next)) {
             let value: &[u8] = if next.is_multiple_of(4) {
                 b"no event"
             } else {
@@ -72,8 +75,16 @@ async fn feed(mut commands: mpsc::UnboundedReceiver<Command>) {
     }
 }
 
-/// One process, from its start until it dies or everything is settled. Says whether it is.
-async fn live(world: &World) -> bool {
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Died,
+    Fenced,
+    AllSettled,
+}
+
+/// One process, from its start until it dies, is fenced off, or everything is settled.
+async fn live(world: &World) -> Ended {
     let store = Arc::new(world.clone());
     let settler = Arc::new(Settler::new(Arc::clone(&store)));
     let (commands, obeyed) = mpsc::unbounded_channel();
@@ -89,10 +100,13 @@ async fn live(world: &World) -> bool {
     let never = CancellationToken::new();
     tokio::select! {
         biased;
-        () = world.died.notified() => false,
-        () = world.finished.notified() => true,
-        error = partition.run() => panic!("the partition stopped: {error}"),
-        () = feed(obeyed) => panic!("the feed ended"),
+        () = world.died.notified() => Ended::Died,
+        () = world.finished.notified() => Ended::AllSettled,
+        error = partition.run() => match error {
+            PartitionError::Fenced => Ended::Fenced,
+            error => panic!("the partition stopped: {error}"),
+        },
+        () = feed(obeyed, batch_rows(world.member)) => panic!("the feed ended"),
         ended = settler.run(Duration::from_millis(10), never) => panic!("settling ended: {ended:?}"),
     }
 }
@@ -113,18 +127,120 @@ fn run(faults: &[(usize, Fault)], without: Without) -> End {
         .unwrap();
     runtime.block_on(async {
         let world = World::new(faults, without);
-        while !live(&world).await {}
-        // Whatever is still on its way arrives.
-        tokio::time::advance(LATE_LIMIT * 3).await;
-        let mut model = world.model.lock().unwrap();
-        model.catch_up();
-        let mut rows = model.rows.clone();
-        rows.sort_unstable();
-        End {
-            steps: model.steps,
-            rows,
-        }
+        while live(&world).await != Ended::AllSettled {}
+        end(&world).await
     })
+}
+
+/// What is there when nothing is on its way any more.
+async fn end(world: &World) -> End {
+    // Whatever is still on its way arrives.
+    tokio::time::advance(LATE_LIMIT * 3).await;
+    let mut model = world.model.lock().unwrap();
+    model.catch_up();
+    let mut rows = model.rows.clone();
+    rows.sort_unstable();
+    End {
+        steps: model.steps,
+        rows,
+    }
+}
+
+/// Runs with two members: the first stops before a step of its own, is replaced after `replaced`,
+/// and goes on before a step of the second's, or when that has finished.
+fn run_two(frozen: Frozen, replaced: Duration, without: Without) -> End {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let world = World::frozen(frozen, without);
+        let mut first = std::pin::pin!(live(&world));
+        tokio::select! {
+            biased;
+            () = world.froze.notified() => {}
+            ended = &mut first => {
+                assert_eq!(ended, Ended::AllSettled);
+                return end(&world).await;
+            }
+        }
+        tokio::time::advance(replaced).await;
+        let successor = world.successor();
+        let mut second = std::pin::pin!(live(&successor));
+        let mut first_ended = false;
+        loop {
+            tokio::select! {
+                biased;
+                ended = &mut first, if !first_ended => {
+                    first_ended = true;
+                    if ended == Ended::AllSettled {
+                        break;
+                    }
+                }
+                ended = &mut second => {
+                    assert_eq!(ended, Ended::AllSettled);
+                    break;
+                }
+            }
+        }
+        // A member that is still frozen wakes up to a finished log.
+        world.thaw.notify_one();
+        if !first_ended {
+            tokio::time::timeout(LATE_LIMIT, &mut first).await.ok();
+        }
+        end(&world).await
+    })
+}
+
+/// When a frozen member is replaced: at once (a live one whose partition was handed on while an
+/// insert was about to leave), after a session that began with a heartbeat 3 s before, after a
+/// whole one.
+const REPLACED: [Duration; 3] = [
+    Duration::ZERO,
+    Duration::from_secs(7),
+    Duration::from_secs(10),
+];
+
+/// Every step the first member can freeze before, and every step of the second one it can go on
+/// before.
+fn freezes() -> impl Iterator<Item = (Frozen, Duration)> {
+    let steps = run(&[], Without::Nothing).steps;
+    (1..=steps).flat_map(move |before| {
+        (0..=steps + 8).flat_map(move |until| {
+            REPLACED
+                .into_iter()
+                .map(move |replaced| (Frozen { before, until }, replaced))
+        })
+    })
+}
+
+#[test]
+fn a_member_that_wakes_up_replaced_does_no_harm() {
+    let mut combinations = 0;
+    for (frozen, replaced) in freezes() {
+        let end = run_two(frozen, replaced, Without::Nothing);
+        assert!(
+            holds(&end),
+            "{frozen:?} replaced after {replaced:?}: {end:?}"
+        );
+        combinations += 1;
+    }
+    assert!(combinations > 2_000, "{combinations}");
+}
+
+#[test]
+fn without_the_fence_a_member_that_wakes_up_replaced_doubles_events() {
+    assert!(freezes().any(|(frozen, replaced)| !holds(&run_two(frozen, replaced, Without::Fence))));
+}
+
+#[test]
+fn without_tokens_a_member_that_wakes_up_replaced_doubles_events() {
+    assert!(freezes().any(|(frozen, replaced)| !holds(&run_two(
+        frozen,
+        replaced,
+        Without::Tokens
+    ))));
 }
 
 fn holds(end: &End) -> bool {

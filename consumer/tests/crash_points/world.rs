@@ -69,6 +69,8 @@ pub(crate) enum Without {
     ReadBack,
     /// Tokens do not stop a repeated insert.
     Tokens,
+    /// The broker takes every commit.
+    Fence,
     /// The server takes an insert however late.
     LateLimit,
     /// Counting believes every answer.
@@ -95,6 +97,16 @@ pub(crate) struct Model {
     underway: Vec<Underway>,
     commit: Option<Commit>,
     settled: Option<u64>,
+    /// Who has the partition; from 1.
+    member: usize,
+    frozen: Option<Frozen>,
+}
+
+/// The first member stops before one of its steps, and goes on before one of the second's.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Frozen {
+    pub(crate) before: usize,
+    pub(crate) until: usize,
 }
 
 impl Model {
@@ -104,14 +116,16 @@ impl Model {
         let (landed, underway) = self.underway.drain(..).partition(|u| u.lands <= now);
         self.underway = underway;
         for insert in landed {
-            let in_time = insert.lands.duration_since(insert.sent) < LATE_LIMIT;
-            if in_time || self.without == Without::LateLimit {
-                self.store(&insert);
-            }
+            self.land(&insert);
         }
     }
 
-    fn store(&mut self, insert: &Underway) {
+    /// Stores an insert that is not too late and whose token is new.
+    fn land(&mut self, insert: &Underway) {
+        let in_time = insert.lands.duration_since(insert.sent) < LATE_LIMIT;
+        if !in_time && self.without != Without::LateLimit {
+            return;
+        }
         let fresh = self.tokens.insert((insert.table, insert.token.clone()));
         if fresh || self.without == Without::Tokens {
             self.rows.extend(&insert.offsets);
@@ -125,6 +139,11 @@ pub(crate) struct World {
     pub(crate) model: Arc<Mutex<Model>>,
     pub(crate) died: Arc<Notify>,
     pub(crate) finished: Arc<Notify>,
+    pub(crate) froze: Arc<Notify>,
+    pub(crate) thaw: Arc<Notify>,
+    /// Which member this is; from 1.
+    pub(crate) member: usize,
+    began: Instant,
 }
 
 impl World {
@@ -143,16 +162,62 @@ impl World {
                     declared: Declared::Nothing,
                 }),
                 settled: None,
+                member: 1,
+                frozen: None,
             })),
             died: Arc::new(Notify::new()),
             finished: Arc::new(Notify::new()),
+            froze: Arc::new(Notify::new()),
+            thaw: Arc::new(Notify::new()),
+            member: 1,
+            began: Instant::now(),
         }
+    }
+
+    /// A world whose first member stops for a while.
+    pub(crate) fn frozen(frozen: Frozen, without: Without) -> Self {
+        let world = Self::new(&[], without);
+        world.model.lock().unwrap().frozen = Some(frozen);
+        world
+    }
+
+    /// The same world as the member sees it that the partition is given to now.
+    pub(crate) fn successor(&self) -> Self {
+        let mut model = self.model.lock().unwrap();
+        model.member += 1;
+        model.steps = 0;
+        Self {
+            member: model.member,
+            ..self.clone()
+        }
+    }
+
+    /// Counts a step, and stops before it if the member is to freeze there.
+    async fn begin_step(&self) -> Option<Fault> {
+        tokio::task::yield_now().await;
+        let (fault, frozen) = {
+            let mut model = self.model.lock().unwrap();
+            if self.member == model.member {
+                model.steps += 1;
+            }
+            let step = model.steps;
+            let frozen = model.frozen.filter(|_| self.member == model.member);
+            if self.member > 1 && frozen.is_some_and(|frozen| frozen.until == step) {
+                self.thaw.notify_one();
+            }
+            let stops = self.member == 1 && frozen.is_some_and(|frozen| frozen.before == step);
+            (model.faults.get(&step).copied(), stops)
+        };
+        if frozen {
+            self.froze.notify_one();
+            self.thaw.notified().await;
+        }
+        fault
     }
 
     /// Takes a step: applies its effect as its fault says. `None` is an answer that never came.
     async fn step<T>(&self, effect: impl FnOnce(&mut Model) -> T) -> Option<T> {
-        tokio::task::yield_now().await;
-        let fault = self.next_fault();
+        let fault = self.begin_step().await;
         self.die_before(fault).await;
         if fault == Some(Fault::NotDone) {
             return None;
@@ -170,13 +235,6 @@ impl World {
             Some(Fault::AnswerLost) => None,
             _ => Some(done),
         }
-    }
-
-    fn next_fault(&self) -> Option<Fault> {
-        let mut model = self.model.lock().unwrap();
-        model.steps += 1;
-        let step = model.steps;
-        model.faults.get(&step).copied()
     }
 
     async fn die_before(&self, fault: Option<Fault>) {
@@ -210,12 +268,24 @@ impl Offsets for World {
 
     async fn commit(&self, commit: Commit) -> Result<(), PartitionError> {
         // Repeated unchanged until it is answered, as the real one does.
-        while self
-            .step(|model| model.commit = Some(commit))
-            .await
-            .is_none()
-        {}
-        Ok(())
+        loop {
+            let mine = self.member;
+            let answer = self
+                .step(|model| {
+                    // The broker refuses a replaced member, and a live one has lost the right.
+                    let fenced = mine != model.member && model.without != Without::Fence;
+                    if !fenced {
+                        model.commit = Some(commit);
+                    }
+                    fenced
+                })
+                .await;
+            match answer {
+                Some(false) => return Ok(()),
+                Some(true) => return Err(PartitionError::Fenced),
+                None => {}
+            }
+        }
     }
 
     async fn bounds(&self) -> Result<Bounds, PartitionError> {
@@ -225,16 +295,17 @@ impl Offsets for World {
 
 impl Store for World {
     async fn turn(&self) -> Result<Turn, ReadError> {
-        let ingested_at = self.read(|_| Millis(0)).await?;
+        let began = self.began;
+        let now = || i64::try_from(began.elapsed().as_millis()).unwrap();
+        let ingested_at = self.read(|_| Millis(now())).await?;
         Ok(Turn {
             ingested_at,
             place: None,
         })
     }
 
-    async fn insert(&self, _turn: Turn, insert: Insert<'_>) -> Result<(), InsertError> {
-        tokio::task::yield_now().await;
-        let fault = self.next_fault();
+    async fn insert(&self, turn: Turn, insert: Insert<'_>) -> Result<(), InsertError> {
+        let fault = self.begin_step().await;
         let now = Instant::now();
         let mut underway = Underway {
             table: insert.table,
@@ -244,7 +315,8 @@ impl Store for World {
                 .filter_map(|row| insert.batch.offset(insert.table, *row))
                 .collect(),
             token: insert.token.to_owned(),
-            sent: now,
+            // The age of an insert counts from when its clock was read.
+            sent: self.began + Duration::from_millis(u64::try_from(turn.ingested_at.0).unwrap()),
             lands: now,
         };
         self.die_before(fault).await;
@@ -280,7 +352,7 @@ impl Store for World {
                     underway.lands = now + LATE_LIMIT * 2;
                     model.underway.push(underway);
                 }
-                None | Some(Fault::DiesAfter | Fault::AnswerLost) => model.store(&underway),
+                None | Some(Fault::DiesAfter | Fault::AnswerLost) => model.land(&underway),
             }
         }
         match fault {
