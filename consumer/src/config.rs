@@ -140,12 +140,12 @@ pub struct Batch {
 impl Batch {
     /// The rows a batch may grow to while its partition is not free for it.
     pub fn most_rows(&self) -> usize {
-        self.max_rows.saturating_mul(4)
+        self.max_rows.saturating_mul(2)
     }
 
     /// The bytes a batch may grow to while its partition is not free for it.
     pub fn most_bytes(&self) -> usize {
-        self.max_bytes.saturating_mul(4)
+        self.max_bytes.saturating_mul(2)
     }
 }
 
@@ -201,11 +201,11 @@ impl Validate for Config {
         );
         refuse(
             self.batch.max_rows == 0 || self.batch.most_rows() >= ONE_PART_ROWS,
-            "batch.max_rows must be 1 to 262112: four times as many have to fit one part",
+            "batch.max_rows must be 1 to 524224: twice as many have to fit one part",
         );
         refuse(
             self.batch.max_bytes == 0 || self.batch.most_bytes() >= ONE_PART_BYTES,
-            "batch.max_bytes must be 1 to 67108863: four times as many have to fit one part",
+            "batch.max_bytes must be 1 to 134217727: twice as many have to fit one part",
         );
         complaints
     }
