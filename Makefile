@@ -29,12 +29,12 @@ tests/better-auth/node_modules/.package-lock.json: tests/better-auth/package-loc
 # One line per missing tool, and how to get it.
 tools:
 	@missing=0; \
-	need() { command -v $$1 >/dev/null 2>&1 || { echo "$$1 is missing: $$2" >&2; missing=1; }; }; \
-	need cargo "install Rust from https://rustup.rs"; \
-	need cc "apt-get install build-essential"; \
-	need pkg-config "apt-get install pkg-config libssl-dev"; \
-	need java "apt-get install openjdk-17-jdk-headless"; \
-	need mvn "apt-get install maven"; \
-	need node "apt-get install nodejs npm (version 20 or later)"; \
-	need npm "apt-get install npm"; \
+	need() { what=$$1; get=$$2; shift 2; "$$@" >/dev/null 2>&1 || { echo "$$what is missing: $$get" >&2; missing=1; }; }; \
+	need "Rust" "see https://rustup.rs" cargo --version; \
+	need "a C compiler" "apt-get install build-essential" cc --version; \
+	need "OpenSSL's headers" "apt-get install pkg-config libssl-dev" pkg-config --exists openssl; \
+	need "JDK 17" "apt-get install openjdk-17-jdk-headless" java -version; \
+	need "Maven" "apt-get install maven" mvn --version; \
+	need "Node 20" "see https://nodejs.org" node -e 'process.exit(+(parseInt(process.versions.node) < 20))'; \
+	need "npm" "apt-get install npm" npm --version; \
 	exit $$missing
