@@ -6,7 +6,7 @@ use anyhow::ensure;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use crate::reading::readable;
+use crate::reading::{readable, total_is};
 use crate::world::World;
 
 pub(crate) async fn what_ingest_is_sent_is_stored_or_refused_with_a_reason(
@@ -124,10 +124,7 @@ pub(crate) async fn what_the_query_api_is_asked_is_answered_or_refused_with_a_re
     let api = world.query_api().await?;
     world.publish(5).await?;
     let list = format!("{}/v1/audit-logs", api.url);
-    crate::process::wait_until("five events", async || {
-        Ok((world.get(&list, &key).await?["total"] == 5).then_some(()))
-    })
-    .await?;
+    total_is(&world, &api.url, &key, 5).await?;
     let page = world
         .get(&format!("{list}?limit=1&userId=user-1"), &key)
         .await?;

@@ -10,9 +10,9 @@ use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
 use crate::local_stack::Local;
-use crate::process::{Process, root, wait_until};
+use crate::process::{Process, root};
 use crate::reading::readable;
-use crate::world::{Key, World};
+use crate::world::World;
 
 /// The Better Auth server, told what to do line by line.
 struct Server(Process);
@@ -240,20 +240,4 @@ async fn walks(server: &mut Server, world: &World, local: &Local) -> anyhow::Res
         }
     }
     Ok(())
-}
-
-/// Waits until the key reads a total.
-pub(crate) async fn total_is(
-    world: &World,
-    url: &str,
-    key: &Key,
-    total: u64,
-) -> anyhow::Result<()> {
-    wait_until(&format!("{total} events to be readable"), async || {
-        let page = world
-            .get(&format!("{url}/v1/audit-logs?limit=1"), key)
-            .await?;
-        Ok((page["total"] == total).then_some(()))
-    })
-    .await
 }

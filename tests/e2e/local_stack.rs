@@ -7,8 +7,8 @@ use anyhow::{Context, ensure};
 use rustix::process::{Pid, Signal, test_kill_process};
 use serde_json::Value;
 
-use crate::better_auth::total_is;
 use crate::process::{Process, program, root, wait_until};
+use crate::reading::total_is;
 use crate::world::{Key, World};
 
 /// A running `audit-local up`.

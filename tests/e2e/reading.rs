@@ -25,6 +25,22 @@ pub(crate) async fn readable(
     .await
 }
 
+/// Waits until the key reads a total.
+pub(crate) async fn total_is(
+    world: &World,
+    url: &str,
+    key: &Key,
+    total: u64,
+) -> anyhow::Result<()> {
+    wait_until(&format!("{total} events to be readable"), async || {
+        let page = world
+            .get(&format!("{url}/v1/audit-logs?limit=1"), key)
+            .await?;
+        Ok((page["total"] == total).then_some(()))
+    })
+    .await
+}
+
 pub(crate) async fn a_walk_by_cursor_sees_each_event_once_while_others_arrive(
     world: Arc<World>,
 ) -> anyhow::Result<()> {
@@ -39,11 +55,7 @@ pub(crate) async fn a_walk_by_cursor_sees_each_event_once_while_others_arrive(
         .map(ToString::to_string)
         .collect();
     let list = format!("{}/v1/audit-logs", api.url);
-    wait_until("500 events to be readable", async || {
-        let page = world.get(&format!("{list}?limit=1"), &key).await?;
-        Ok((page["total"] == 500).then_some(()))
-    })
-    .await?;
+    total_is(&world, &api.url, &key, 500).await?;
 
     let producer = world.producer()?;
     let mut seen = Vec::new();

@@ -1,7 +1,6 @@
 //! The engine as a process: it starts, dies and stops as promised.
 
 use std::process::Stdio;
-use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use clickhouse::Client;
@@ -11,7 +10,7 @@ use tokio::process::Command;
 
 use crate::stand::{
     Event, LIMIT, START, cache, data, database_at, engine, events, program, refused, stored,
-    wait_until, wait_until_free,
+    wait_for, wait_until, wait_until_free,
 };
 
 #[tokio::test]
@@ -144,14 +143,9 @@ async fn orphan_of(command: &str) -> anyhow::Result<(tokio::process::Child, Pid)
 }
 
 async fn wait_until_gone(pid: Pid) -> anyhow::Result<()> {
-    tokio::time::timeout(LIMIT, async {
-        // A zombie that nobody waits for is gone as well, but that needs nobody to be its parent; init waits.
-        while test_kill_process(pid).is_ok() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await?;
-    Ok(())
+    // A zombie that nobody waits for is gone as well, but that needs nobody to be its parent; init waits.
+    let gone = || Ok(test_kill_process(pid).is_err().then_some(()));
+    wait_for("the process is gone", gone).await
 }
 
 #[tokio::test]
@@ -164,11 +158,12 @@ async fn an_engine_dies_with_its_parent_even_at_kill_9() -> anyhow::Result<()> {
     );
     let (mut shell, _) = orphan_of(&engine).await?;
     // It holds its folder once it runs.
-    let begin = std::time::Instant::now();
-    while audit_local::data_folder::claim(folder.path()).is_ok() {
-        ensure!(begin.elapsed() < LIMIT, "it did not start");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let held = || {
+        Ok(audit_local::data_folder::claim(folder.path())
+            .is_err()
+            .then_some(()))
+    };
+    wait_for("the engine runs", held).await?;
     shell.kill().await?;
     wait_until_free(folder.path()).await?;
     Ok(())
@@ -178,11 +173,8 @@ async fn an_engine_dies_with_its_parent_even_at_kill_9() -> anyhow::Result<()> {
 async fn a_guarded_command_dies_with_its_parent_even_at_kill_9() -> anyhow::Result<()> {
     let (mut shell, child) = orphan_of("\"$PROGRAM\" guard $PARENT -- sleep 1000").await?;
     let name = || std::fs::read_to_string(format!("/proc/{}/comm", child.as_raw_nonzero()));
-    let begin = std::time::Instant::now();
-    while name()?.trim() != "sleep" {
-        ensure!(begin.elapsed() < LIMIT, "it did not become its command");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let became = || Ok((name()?.trim() == "sleep").then_some(()));
+    wait_for("it became its command", became).await?;
     shell.kill().await?;
     wait_until_gone(child).await
 }

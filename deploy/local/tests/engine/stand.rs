@@ -157,16 +157,25 @@ pub(crate) async fn wait_until(client: &Client, sql: &str, wanted: u64) -> anyho
     }
 }
 
+/// Waits until `look` finds something.
+pub(crate) async fn wait_for<T>(
+    what: &str,
+    look: impl Fn() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<T> {
+    let begin = Instant::now();
+    let mut again = tokio::time::interval(Duration::from_millis(10));
+    loop {
+        again.tick().await;
+        if let Some(found) = look()? {
+            return Ok(found);
+        }
+        ensure!(begin.elapsed() < LIMIT, "waited in vain: {what}");
+    }
+}
+
 /// Waits until a data folder is free.
 pub(crate) async fn wait_until_free(folder: &Path) -> anyhow::Result<(PathBuf, File)> {
-    let begin = Instant::now();
-    loop {
-        match data_folder::claim(folder) {
-            Ok(claimed) => return Ok(claimed),
-            Err(error) => ensure!(begin.elapsed() < LIMIT, "{error}"),
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    wait_for("the folder is free", || Ok(data_folder::claim(folder).ok())).await
 }
 
 /// The text of an error the engine answered.
