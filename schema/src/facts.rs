@@ -139,7 +139,9 @@ impl<'de> Visitor<'de> for FactsVisitor {
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Facts<'de>, M::Error> {
         let mut facts = Facts::default();
-        while let Some(Key(key)) = map.next_key()? {
+        while let Some(raw) = map.next_key::<&RawValue>()? {
+            // A key that is no text, such as half of a surrogate pair, is none of ours.
+            let key = text(raw).unwrap_or_default();
             let place = KEYS.iter().position(|known| *known == key);
             if let Some(value) = place.and_then(|place| facts.values.get_mut(place)) {
                 *value = text(map.next_value()?);
@@ -156,12 +158,12 @@ impl<'de> Visitor<'de> for FactsVisitor {
 }
 
 #[derive(Deserialize)]
-struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// A text or number as text.
 fn text(value: &RawValue) -> Option<Cow<'_, str>> {
     match value.get().bytes().next()? {
-        b'"' => serde_json::from_str::<Key<'_>>(value.get())
+        b'"' => serde_json::from_str::<Text<'_>>(value.get())
             .ok()
             .map(|text| text.0),
         b'-' | b'0'..=b'9' => Some(Cow::Borrowed(value.get())),
@@ -185,6 +187,8 @@ mod tests {
         assert_eq!(user(r#"{"userId":null,"userid":"c"}"#), "c");
         assert_eq!(user(r#"{"userId":{"x":1}}"#), "");
         assert_eq!(user(r#"{"userId":42}"#), "42");
+        assert_eq!(user(r#"{"\ud800":1,"x":"\ud800","userId":"a"}"#), "a");
+        assert_eq!(user(r#"{"\u0075serId":"a"}"#), "a");
         assert_eq!(user(r#"{"userId":"a","userId":"\u0062"}"#), "b");
     }
 
