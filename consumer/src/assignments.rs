@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use audit_schema::row::Millis;
 use audit_service::admin::Readiness;
+use audit_service::telemetry::with_causes;
 use rdkafka::consumer::BaseConsumer;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -43,7 +44,6 @@ struct Held {
 /// Runs the loops of the partitions this member has.
 pub(crate) struct Assignments {
     consumer: Arc<BaseConsumer<GroupContext>>,
-    name: Arc<str>,
     incarnation: u32,
     topic: Topic,
     store: Arc<Writer>,
@@ -62,7 +62,7 @@ pub(crate) struct Assignments {
 impl std::fmt::Debug for Assignments {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Assignments")
-            .field("name", &self.name)
+            .field("topic", &self.topic)
             .finish_non_exhaustive()
     }
 }
@@ -90,14 +90,9 @@ pub(crate) struct Parts {
 
 impl Assignments {
     /// No partitions yet; they come through `consumer`'s group.
-    pub(crate) fn new(
-        consumer: Arc<BaseConsumer<GroupContext>>,
-        name: Arc<str>,
-        parts: Parts,
-    ) -> Self {
+    pub(crate) fn new(consumer: Arc<BaseConsumer<GroupContext>>, parts: Parts) -> Self {
         Self {
             consumer,
-            name,
             incarnation: parts.incarnation,
             topic: parts.topic,
             store: parts.store,
@@ -172,7 +167,7 @@ impl Assignments {
         };
         let offsets = GroupOffsets::new(
             Arc::clone(&self.consumer),
-            Arc::clone(&self.name),
+            self.topic.name().into(),
             id,
             right,
         );
@@ -326,10 +321,4 @@ async fn differs(topic: &Topic, id: PartitionId) -> Option<String> {
             None
         }
     }
-}
-
-/// An error and everything behind it, in one line.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -404,7 +404,9 @@ mod tests {
             .push_absent(OffsetRange::new(3, 9).unwrap(), Millis(1))
             .unwrap();
         assert_eq!(batch.range(), OffsetRange::new(3, 9));
-        assert_eq!(batch.letters()[0].offsets(), OffsetRange::new(3, 9));
+        let letter = &batch.letters()[0];
+        let offsets = OffsetRange::new(letter.position.offset, letter.last_offset);
+        assert_eq!(offsets, OffsetRange::new(3, 9));
     }
 
     #[test]

@@ -121,7 +121,6 @@ pub async fn run(
         .create_with_context(GroupContext::default())?;
     consumer.subscribe(&[&config.kafka.topic])?;
     let consumer = Arc::new(consumer);
-    let name: Arc<str> = config.kafka.topic.as_str().into();
 
     let (commands, obeyed) = mpsc::unbounded_channel();
     let (events, followed) = mpsc::unbounded_channel();
@@ -134,7 +133,6 @@ pub async fn run(
     );
     let assignments = Assignments::new(
         consumer,
-        name,
         Parts {
             incarnation,
             topic,

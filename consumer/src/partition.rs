@@ -372,7 +372,8 @@ impl<O: Offsets, S: Store> Partition<O, S> {
             .collect();
         let mut pause = Backoff::default();
         for attempt in 2_u64.. {
-            let late_limit_passed = last_sent.elapsed() >= LATE_LIMIT.saturating_add(LATE_MARGIN);
+            let none_can_land = last_sent + LATE_LIMIT + LATE_MARGIN;
+            let late_limit_passed = Instant::now() >= none_can_land;
             let present = self.ask(|| self.store.present(self.id, range)).await?;
             match plan(&wanted, &present, token, late_limit_passed) {
                 Plan::Done => break,
@@ -397,7 +398,7 @@ impl<O: Offsets, S: Store> Partition<O, S> {
                         range = %range,
                         "rows are missing; waiting until no earlier insert can land"
                     );
-                    tokio::time::sleep_until(last_sent + LATE_LIMIT + LATE_MARGIN).await;
+                    tokio::time::sleep_until(none_can_land).await;
                 }
                 Plan::OnlyMissing(missing) => {
                     metrics::recovered("new_token");

@@ -5,8 +5,8 @@ use clickhouse::native::builder::BlockBuilder;
 use clickhouse::native::encode::{Encode, ValueWriter};
 use clickhouse::native::{Block, DataTypeNode};
 
+use crate::Position;
 use crate::row::Millis;
-use crate::{OffsetRange, Position};
 
 /// The table of dead letters.
 pub const DEAD_LETTERS: &str = "audit_dead_letters";
@@ -28,13 +28,6 @@ pub struct DeadLetter {
     pub value: Vec<u8>,
     /// When Kafka took it.
     pub logged_at: Millis,
-}
-
-impl DeadLetter {
-    /// The offsets it stands for.
-    pub fn offsets(&self) -> Option<OffsetRange> {
-        OffsetRange::new(self.position.offset, self.last_offset)
-    }
 }
 
 /// Any bytes, in a `String` column.

@@ -61,11 +61,6 @@ impl OffsetRange {
     pub fn contains(self, offset: u64) -> bool {
         (self.first..=self.last).contains(&offset)
     }
-
-    /// The part both ranges cover.
-    pub fn intersection(self, other: Self) -> Option<Self> {
-        Self::new(self.first.max(other.first), self.last.min(other.last))
-    }
 }
 
 impl fmt::Display for OffsetRange {

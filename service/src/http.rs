@@ -28,7 +28,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument;
 
 use crate::config::Validate;
-use crate::{ApiError, metrics};
+use crate::{ApiError, metrics, telemetry};
 
 /// How long a connection may take to send a request's head. This is also how long it may be idle,
 /// so it is longer than the 60 s of common load balancers: a connection must not be closed under
@@ -200,7 +200,7 @@ async fn in_envelope(mut response: Response, id: &RequestId, http: &Http) -> Res
         None => return response,
     };
     if let ApiError::Internal(source) = &error {
-        tracing::error!(error = %chain(source.as_ref()), "request failed");
+        tracing::error!(error = %telemetry::with_causes(source.as_ref()), "request failed");
     }
     *response.status_mut() = error.status();
     let headers = response.headers_mut();
@@ -231,15 +231,6 @@ fn of_framework(status: StatusCode, reason: &[u8], http: &Http) -> ApiError {
         status if status.is_client_error() => ApiError::invalid("request", reason),
         status => ApiError::internal(format!("{status}: {reason}")),
     }
-}
-
-/// An error and what caused it, in one line.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
 }
 
 /// Serves `app` on `listener` until `shutdown`, then finishes the requests that are under way.

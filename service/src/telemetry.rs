@@ -82,3 +82,9 @@ pub fn init(telemetry: &Telemetry) -> Result<PrometheusHandle, TelemetryError> {
     crate::metrics::describe();
     Ok(handle)
 }
+
+/// An error and everything that caused it, in one line, for a log.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

@@ -25,6 +25,58 @@ pub(crate) async fn readable(
     .await
 }
 
+/// Whether an event of the plugin has the columns of its contract.
+pub(crate) fn is_stored_as_sent(event: &Value, body: &Value) -> anyhow::Result<()> {
+    let data = &body["eventData"];
+    let first = |names: &[&str]| {
+        let said = |value: &&Value| value.is_string() && **value != "unknown" && **value != "";
+        names
+            .iter()
+            .map(|name| &data[*name])
+            .find(said)
+            .cloned()
+            .unwrap_or(Value::Null)
+    };
+    let sent_type = body["eventType"].as_str().context("a type")?;
+    let actor = if sent_type.starts_with("security_") {
+        Value::Null
+    } else {
+        first(&["triggeredBy"])
+    };
+    for (column, sent) in [
+        (&event["eventType"], body["eventType"].clone()),
+        (&event["eventData"], data.clone()),
+        (&event["eventKey"], body["eventKey"].clone()),
+        (&event["eventDisplayName"], body["eventDisplayName"].clone()),
+        (
+            &event["userId"],
+            first(&["userId", "userid", "acceptedById", "inviteeId"]),
+        ),
+        (
+            &event["identifier"],
+            first(&[
+                "identifier",
+                "userEmail",
+                "memberEmail",
+                "inviteeEmail",
+                "userName",
+            ]),
+        ),
+        (&event["organizationId"], first(&["organizationId"])),
+        (&event["sessionId"], first(&["sessionId"])),
+        (&event["userAgent"], first(&["userAgent"])),
+        (&event["actor"]["id"], actor),
+        (&event["actor"]["type"], first(&["triggerContext"])),
+        (
+            &event["location"]["ipAddress"],
+            body.get("ipAddress").cloned().unwrap_or_default(),
+        ),
+    ] {
+        ensure!(*column == sent, "{column} is not {sent}: {event}");
+    }
+    Ok(())
+}
+
 /// Waits until the key reads a total.
 pub(crate) async fn total_is(
     world: &World,
