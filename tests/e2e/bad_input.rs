@@ -7,7 +7,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::json;
 
 use crate::reading::{readable, total_is};
-use crate::world::World;
+use audit_tests::world::World;
 
 pub(crate) async fn what_ingest_is_sent_is_stored_or_refused_with_a_reason(
     world: Arc<World>,

@@ -10,9 +10,9 @@ use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
 use crate::local_stack::Local;
-use crate::process::{Process, root};
 use crate::reading::{is_stored_as_sent, readable};
-use crate::world::World;
+use audit_tests::process::{Process, root};
+use audit_tests::world::World;
 
 /// The Better Auth server, told what to do line by line.
 struct Server(Process);
@@ -36,7 +36,7 @@ impl Server {
         )?);
         server
             .0
-            .says("the Better Auth server", crate::process::ready)
+            .says("the Better Auth server", audit_tests::process::ready)
             .await?;
         Ok(server)
     }

@@ -11,9 +11,9 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 use rustix::process::Signal;
 
-use crate::process::{ready, wait_until};
-use crate::stack::engine;
-use crate::world::World;
+use audit_tests::process::{ready, wait_until};
+use audit_tests::stack::engine;
+use audit_tests::world::World;
 
 pub(crate) async fn a_consumer_killed_again_and_again_loses_and_doubles_nothing(
     world: Arc<World>,

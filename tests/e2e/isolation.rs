@@ -7,7 +7,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::reading::readable;
-use crate::world::World;
+use audit_tests::world::World;
 
 pub(crate) async fn a_project_sees_only_its_own_events(world: Arc<World>) -> anyhow::Result<()> {
     world.migrate()?;

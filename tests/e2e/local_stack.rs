@@ -7,9 +7,9 @@ use anyhow::{Context, ensure};
 use rustix::process::{Pid, Signal, test_kill_process};
 use serde_json::Value;
 
-use crate::process::{Process, program, root, wait_until};
 use crate::reading::total_is;
-use crate::world::{Key, World};
+use audit_tests::process::{Process, program, root, wait_until};
+use audit_tests::world::{Key, World};
 
 /// A running `audit-local up`.
 pub(crate) struct Local {

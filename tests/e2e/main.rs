@@ -15,19 +15,16 @@ mod better_auth;
 mod exactly_once;
 mod isolation;
 mod local_stack;
-mod process;
 mod reading;
 mod round_trip;
-mod stack;
-mod world;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use crate::stack::Stack;
-use crate::world::World;
+use audit_tests::stack::Stack;
+use audit_tests::world::World;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();

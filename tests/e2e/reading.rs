@@ -7,8 +7,8 @@ use anyhow::{Context, ensure};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::process::wait_until;
-use crate::world::{Key, World, event};
+use audit_tests::process::wait_until;
+use audit_tests::world::{Key, World, event};
 
 /// Waits until an event can be read through the API, and gives it.
 pub(crate) async fn readable(

@@ -8,7 +8,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::reading::is_stored_as_sent;
-use crate::world::{World, event};
+use audit_tests::world::{World, event};
 
 /// The requests of a real Better Auth server.
 const CAPTURE: &str = include_str!("../../schema/tests/fixtures/capture.ndjson");
@@ -85,7 +85,7 @@ pub(crate) async fn a_retried_event_is_stored_once(world: Arc<World>) -> anyhow:
     world
         .ask(Method::POST, &url, &key.secret, Some(&body))
         .await?;
-    crate::process::wait_until("three dead letters", async || {
+    audit_tests::process::wait_until("three dead letters", async || {
         let letters = world
             .sql("SELECT kind, reason FROM audit_dead_letters")
             .await?;

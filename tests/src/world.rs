@@ -15,10 +15,13 @@ use crate::process::{Process, address, program, root, wait_until};
 use crate::stack::Stack;
 
 /// One test's world.
-pub(crate) struct World {
-    pub(crate) brokers: String,
-    pub(crate) topic: String,
-    pub(crate) database: String,
+pub struct World {
+    /// Where Kafka is.
+    pub brokers: String,
+    /// Its topic, and the name of its consumer group.
+    pub topic: String,
+    /// Its database.
+    pub database: String,
     clickhouse: Mutex<String>,
     logs: PathBuf,
     http: reqwest::Client,
@@ -30,19 +33,23 @@ pub(crate) struct World {
 }
 
 /// A service with an HTTP API.
-pub(crate) struct Service {
-    pub(crate) url: String,
+pub struct Service {
+    /// Where it listens.
+    pub url: String,
     _process: Process,
 }
 
 /// An API key and its project.
-pub(crate) struct Key {
-    pub(crate) project: ProjectId,
-    pub(crate) secret: String,
+pub struct Key {
+    /// Whose events it gives access to.
+    pub project: ProjectId,
+    /// What is sent as `x-api-key`.
+    pub secret: String,
 }
 
 impl World {
-    pub(crate) fn new(stack: &Stack, test: &str) -> anyhow::Result<Self> {
+    /// A world for `test` on a running stack.
+    pub fn new(stack: &Stack, test: &str) -> anyhow::Result<Self> {
         let logs = stack.logs.join(test);
         std::fs::create_dir_all(&logs)?;
         Ok(Self {
@@ -58,21 +65,23 @@ impl World {
         })
     }
 
-    pub(crate) fn logs(&self) -> &Path {
+    /// Where the logs of this world are kept.
+    pub fn logs(&self) -> &Path {
         &self.logs
     }
 
-    pub(crate) fn clickhouse(&self) -> String {
+    /// The engine this world uses.
+    pub fn clickhouse(&self) -> String {
         self.clickhouse.lock().unwrap().clone()
     }
 
     /// Uses another engine than the shared one from now on.
-    pub(crate) fn use_engine(&self, url: &str) {
+    pub fn use_engine(&self, url: &str) {
         url.clone_into(&mut self.clickhouse.lock().unwrap());
     }
 
     /// Sets a variable for the services that are started from now on.
-    pub(crate) fn set(&self, name: &str, value: &str) {
+    pub fn set(&self, name: &str, value: &str) {
         self.more
             .lock()
             .unwrap()
@@ -80,7 +89,7 @@ impl World {
     }
 
     /// The test has broken the tables on purpose: they are not audited in the end.
-    pub(crate) fn broken_on_purpose(&self) {
+    pub fn broken_on_purpose(&self) {
         *self.sound.lock().unwrap() = false;
     }
 
@@ -89,7 +98,7 @@ impl World {
     }
 
     /// The settings that put a service into this world.
-    pub(crate) fn settings(&self) -> Vec<(String, String)> {
+    pub fn settings(&self) -> Vec<(String, String)> {
         let keys = self.keys_file().display().to_string();
         let clickhouse = self.clickhouse();
         [
@@ -127,7 +136,7 @@ impl World {
     }
 
     /// Runs a command to its end and gives what it prints; an error if it fails.
-    pub(crate) fn run(&self, program: &str, arguments: &[&str]) -> anyhow::Result<String> {
+    pub fn run(&self, program: &str, arguments: &[&str]) -> anyhow::Result<String> {
         let output = self.command(program, arguments)?.output()?;
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
         ensure!(
@@ -156,12 +165,12 @@ impl World {
     }
 
     /// Makes tables and topic.
-    pub(crate) fn migrate(&self) -> anyhow::Result<()> {
+    pub fn migrate(&self) -> anyhow::Result<()> {
         self.run("audit-consumer", &["migrate"]).map(drop)
     }
 
     /// Makes an API key of `project`.
-    pub(crate) fn key(&self, project: &str, scopes: &[&str]) -> anyhow::Result<Key> {
+    pub fn key(&self, project: &str, scopes: &[&str]) -> anyhow::Result<Key> {
         let file = self.keys_file().display().to_string();
         let name = scopes.join("-");
         let mut arguments = vec![
@@ -185,7 +194,7 @@ impl World {
     }
 
     /// Starts a consumer and waits until it is in the group.
-    pub(crate) async fn consumer(&self) -> anyhow::Result<Process> {
+    pub async fn consumer(&self) -> anyhow::Result<Process> {
         let consumer = self.start("audit-consumer")?;
         consumer
             .says("a consumer", |line| {
@@ -196,12 +205,12 @@ impl World {
     }
 
     /// Starts ingest.
-    pub(crate) async fn ingest(&self) -> anyhow::Result<Service> {
+    pub async fn ingest(&self) -> anyhow::Result<Service> {
         self.service("audit-ingest").await
     }
 
     /// Starts the query API.
-    pub(crate) async fn query_api(&self) -> anyhow::Result<Service> {
+    pub async fn query_api(&self) -> anyhow::Result<Service> {
         self.service("audit-query-api").await
     }
 
@@ -215,7 +224,7 @@ impl World {
     }
 
     /// Asks ClickHouse and gives its answer as text, tab-separated.
-    pub(crate) async fn sql(&self, question: &str) -> anyhow::Result<String> {
+    pub async fn sql(&self, question: &str) -> anyhow::Result<String> {
         let url = format!("{}/?database={}", self.clickhouse(), self.database);
         let answer = self.http.post(url).body(question.to_owned()).send().await?;
         let status = answer.status();
@@ -225,7 +234,7 @@ impl World {
     }
 
     /// Waits until so many events are stored and counted.
-    pub(crate) async fn stored(&self, events: usize) -> anyhow::Result<()> {
+    pub async fn stored(&self, events: usize) -> anyhow::Result<()> {
         let what = format!("{events} events in {}", self.database);
         let found = wait_until(&what, async || {
             let rows: usize = self
@@ -241,7 +250,7 @@ impl World {
     }
 
     /// Sends a request with a key and a JSON body, and gives status and answer.
-    pub(crate) async fn ask(
+    pub async fn ask(
         &self,
         method: Method,
         url: &str,
@@ -260,25 +269,26 @@ impl World {
     }
 
     /// A GET that has to succeed.
-    pub(crate) async fn get(&self, url: &str, key: &Key) -> anyhow::Result<Value> {
+    pub async fn get(&self, url: &str, key: &Key) -> anyhow::Result<Value> {
         let (status, answer) = self.ask(Method::GET, url, &key.secret, None).await?;
         ensure!(status.is_success(), "{url}: {status} {answer}");
         Ok(answer)
     }
 
-    pub(crate) fn http(&self) -> &reqwest::Client {
+    /// A client for requests of another kind.
+    pub fn http(&self) -> &reqwest::Client {
         &self.http
     }
 
     /// A client of the broker.
-    pub(crate) fn kafka(&self) -> ClientConfig {
+    pub fn kafka(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.brokers);
         config
     }
 
     /// The producer crate, writing to this world's topic.
-    pub(crate) fn producer(&self) -> anyhow::Result<Producer> {
+    pub fn producer(&self) -> anyhow::Result<Producer> {
         Ok(Producer::new(&ProducerConfig {
             brokers: self.brokers.clone(),
             topic: self.topic.clone(),
@@ -287,7 +297,7 @@ impl World {
     }
 
     /// Publishes so many events of distinct users, and gives their ids once Kafka has them.
-    pub(crate) async fn publish(&self, events: usize) -> anyhow::Result<Vec<EventId>> {
+    pub async fn publish(&self, events: usize) -> anyhow::Result<Vec<EventId>> {
         let producer = self.producer()?;
         let mut ids = Vec::new();
         let mut receipts = Vec::new();
@@ -303,7 +313,7 @@ impl World {
     }
 
     /// Checks that each of these events is stored exactly once, and nothing else.
-    pub(crate) async fn holds_exactly(&self, ids: &[EventId]) -> anyhow::Result<()> {
+    pub async fn holds_exactly(&self, ids: &[EventId]) -> anyhow::Result<()> {
         self.stored(ids.len()).await?;
         let stored = self
             .sql("SELECT event_id FROM audit_events ORDER BY event_id")
@@ -326,7 +336,7 @@ impl World {
     }
 
     /// Every offset of this world is in exactly one table, once.
-    pub(crate) async fn audit(&self) -> anyhow::Result<()> {
+    pub async fn audit(&self) -> anyhow::Result<()> {
         if !*self.sound.lock().unwrap() {
             return Ok(());
         }
@@ -344,7 +354,7 @@ impl World {
 }
 
 /// A sign-in of `user`.
-pub(crate) fn event(project: &str, user: &str) -> Event<'static> {
+pub fn event(project: &str, user: &str) -> Event<'static> {
     Event::builder(
         project.parse().expect("a project"),
         EventType::USER_SIGNED_IN,

@@ -6,10 +6,13 @@ use std::process::Command;
 use crate::process::{Process, program, ready, root};
 
 /// A running Kafka and a running engine.
-pub(crate) struct Stack {
-    pub(crate) brokers: String,
-    pub(crate) clickhouse: String,
-    pub(crate) logs: PathBuf,
+pub struct Stack {
+    /// Where Kafka listens.
+    pub brokers: String,
+    /// The engine's address.
+    pub clickhouse: String,
+    /// Where logs are kept.
+    pub logs: PathBuf,
     // In this order they end: the engine before the folder of its data.
     _processes: Vec<Process>,
     _data: tempfile::TempDir,
@@ -17,7 +20,7 @@ pub(crate) struct Stack {
 
 impl Stack {
     /// Starts both. From the main thread: they die with the thread that starts them.
-    pub(crate) fn start() -> anyhow::Result<Self> {
+    pub fn start() -> anyhow::Result<Self> {
         let logs = root().join("target/e2e");
         if logs.exists() {
             std::fs::remove_dir_all(&logs)?;
@@ -65,6 +68,6 @@ fn start(logs: &Path, what: &str, data: &Path, arguments: &[&str]) -> anyhow::Re
 }
 
 /// An engine; it dies with the thread that starts it.
-pub(crate) fn engine(logs: &Path, data: &Path, listen: &str) -> anyhow::Result<Process> {
+pub fn engine(logs: &Path, data: &Path, listen: &str) -> anyhow::Result<Process> {
     start(logs, "engine", data, &["--listen", listen])
 }

@@ -10,13 +10,13 @@ use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How long anything may take that is waited for.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often it is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Waits until `look` finds something. Not a sleep: it ends with what it waits for.
-pub(crate) async fn wait_until<T, F>(what: &str, look: impl Fn() -> F) -> anyhow::Result<T>
+pub async fn wait_until<T, F>(what: &str, look: impl Fn() -> F) -> anyhow::Result<T>
 where
     F: Future<Output = anyhow::Result<Option<T>>>,
 {
@@ -38,12 +38,14 @@ where
 }
 
 /// Where the programs of this workspace are built to.
-pub(crate) fn program(name: &str) -> anyhow::Result<PathBuf> {
+pub fn program(name: &str) -> anyhow::Result<PathBuf> {
     let test = std::env::current_exe()?;
+    // A test lies in `deps` beside the programs, a program among them.
     let folder = test
-        .parent()
-        .and_then(Path::parent)
-        .context("a test lies in target")?;
+        .ancestors()
+        .skip(1)
+        .find(|folder| !folder.ends_with("deps"))
+        .context("this program lies in target")?;
     let program = folder.join(name);
     if !program.is_file() {
         bail!(
@@ -55,7 +57,7 @@ pub(crate) fn program(name: &str) -> anyhow::Result<PathBuf> {
 }
 
 /// The root of the workspace.
-pub(crate) fn root() -> PathBuf {
+pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("tests is in the root")
@@ -63,14 +65,14 @@ pub(crate) fn root() -> PathBuf {
 }
 
 /// A process that is killed when it is dropped, and dies with this one.
-pub(crate) struct Process {
+pub struct Process {
     child: Child,
     log: PathBuf,
 }
 
 impl Process {
     /// Starts `command`; what it prints goes to `log`.
-    pub(crate) fn start(command: &mut Command, log: &Path) -> anyhow::Result<Self> {
+    pub fn start(command: &mut Command, log: &Path) -> anyhow::Result<Self> {
         let output = File::options().create(true).append(true).open(log)?;
         let child = command
             .stdin(Stdio::piped())
@@ -85,22 +87,18 @@ impl Process {
     }
 
     /// What it has printed so far.
-    pub(crate) fn printed(&self) -> String {
+    pub fn printed(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
     /// Waits for a line of which `find` makes something.
-    pub(crate) async fn says<T>(
-        &self,
-        what: &str,
-        find: impl Fn(&str) -> Option<T>,
-    ) -> anyhow::Result<T> {
+    pub async fn says<T>(&self, what: &str, find: impl Fn(&str) -> Option<T>) -> anyhow::Result<T> {
         let said = wait_until(what, async || Ok(self.printed().lines().find_map(&find))).await;
         said.with_context(|| format!("{} says:\n{}", self.log.display(), self.printed()))
     }
 
     /// Writes a line to its standard input.
-    pub(crate) fn tell(&mut self, line: &str) -> anyhow::Result<()> {
+    pub fn tell(&mut self, line: &str) -> anyhow::Result<()> {
         let stdin = self
             .child
             .stdin
@@ -110,19 +108,20 @@ impl Process {
         Ok(())
     }
 
-    pub(crate) fn id(&self) -> Pid {
+    /// Its process id.
+    pub fn id(&self) -> Pid {
         Pid::from_child(&self.child)
     }
 
     /// SIGKILL, and until it is gone.
-    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
+    pub fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
     }
 
     /// SIGTERM, and until it has ended; says whether it ended well.
-    pub(crate) async fn stop(&mut self, signal: Signal) -> anyhow::Result<bool> {
+    pub async fn stop(&mut self, signal: Signal) -> anyhow::Result<bool> {
         kill_process(self.id(), signal)?;
         let deadline = Instant::now() + PATIENCE;
         let mut again = tokio::time::interval(LOOK_AGAIN);
@@ -145,13 +144,13 @@ impl Drop for Process {
 }
 
 /// The `ready` of a line such as `{"ready":"127.0.0.1:9092"}`.
-pub(crate) fn ready(line: &str) -> Option<String> {
+pub fn ready(line: &str) -> Option<String> {
     let line: serde_json::Value = serde_json::from_str(line).ok()?;
     Some(line.get("ready")?.as_str()?.to_owned())
 }
 
 /// The `address` of a JSON log line with this message.
-pub(crate) fn address(message: &'static str) -> impl Fn(&str) -> Option<String> {
+pub fn address(message: &'static str) -> impl Fn(&str) -> Option<String> {
     move |line| {
         let line: serde_json::Value = serde_json::from_str(line).ok()?;
         let said = line.get("message")?.as_str()? == message;

@@ -1,0 +1,12 @@
+//! What end-to-end tests and the chaos run are made of: a real Kafka and a real engine, and our
+//! services as processes that can be watched, frozen and killed.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "a test fails by panicking"
+)]
+
+pub mod process;
+pub mod stack;
+pub mod world;
