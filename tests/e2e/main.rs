@@ -5,7 +5,6 @@
 //! processes of a test are kept in `target/e2e/<test>/`.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::indexing_slicing,
     reason = "a test fails by panicking"
 )]
