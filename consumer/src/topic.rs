@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use audit_schema::clickhouse::SOURCES;
-use audit_schema::dead_letter::DEAD_LETTERS;
+use audit_schema::dead_letter::{ABSENT, DEAD_LETTERS, SKIPPED};
 use audit_schema::row::{EVENTS, Millis};
 use clickhouse::{Client, Row};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
@@ -327,7 +327,7 @@ impl Topic {
                ORDER BY source_offset DESC LIMIT 1 \
                UNION ALL \
                SELECT source_offset AS offset, logged_at FROM {DEAD_LETTERS} \
-               WHERE {source} AND kind != 'absent' ORDER BY source_offset DESC LIMIT 1\
+               WHERE {source} AND kind NOT IN ('{ABSENT}', '{SKIPPED}') ORDER BY source_offset DESC LIMIT 1\
              ) ORDER BY offset DESC LIMIT 1"
         );
         let stored = self
