@@ -175,8 +175,7 @@ impl Batch {
     /// Takes offsets that Kafka holds no record for: a transaction marker, or a record that is
     /// gone. They become one dead letter, logged at `logged_at` if nothing else tells.
     pub fn push_absent(&mut self, absent: OffsetRange, logged_at: Millis) -> Result<(), NotNext> {
-        let reason =
-            "Kafka holds no record at this offset: a transaction marker, or a record gone";
+        let reason = "Kafka holds no record at this offset: a transaction marker, or a record gone";
         self.push_run(absent, (ABSENT, reason), logged_at)
     }
 

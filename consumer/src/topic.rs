@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::PartitionId;
 use crate::config::Config;
-use crate::offsets::{Commit, Declared};
+use crate::offsets::{Bounds, Commit, Declared};
 
 /// How long the broker may take to answer.
 const ANSWER: Duration = Duration::from_secs(15);
@@ -236,8 +236,24 @@ impl Topic {
             .map_err(TopicError::ClickHouse)
     }
 
+    /// Where the log of a partition begins and ends.
+    pub(crate) async fn bounds(&self, partition: u32) -> Result<Bounds, TopicError> {
+        let (settings, name) = (self.client_config(), self.name().to_owned());
+        let asked = tokio::task::spawn_blocking(move || {
+            let consumer: BaseConsumer = settings.create()?;
+            let partition = i32::try_from(partition).unwrap_or(i32::MAX);
+            let (start, end) = consumer.fetch_watermarks(&name, partition, ANSWER)?;
+            Ok(Bounds {
+                start: u64::try_from(start).unwrap_or(0),
+                end: u64::try_from(end).unwrap_or(0),
+            })
+        });
+        let bounds = asked.await.unwrap_or(Err(KafkaError::Canceled));
+        bounds.map_err(|e| self.kafka(e))
+    }
+
     /// How many partitions the topic has now. Blocks a thread, not the runtime.
-    async fn partitions(&self) -> Result<u32, TopicError> {
+    pub(crate) async fn partitions(&self) -> Result<u32, TopicError> {
         let (settings, name) = (self.client_config(), self.name().to_owned());
         let asked = tokio::task::spawn_blocking(move || {
             let consumer: BaseConsumer = settings.create()?;

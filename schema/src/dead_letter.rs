@@ -20,7 +20,11 @@ pub const ABSENT: &str = "absent";
 /// Kind of a letter for offsets that a person gave up, because their records cannot be read.
 pub const SKIPPED: &str = "skipped";
 
-/// Every kind. Those that a record is given by [`wire::decode`](crate::wire::decode) come first.
+/// Kinds of a letter whose record is no event as it is: those of
+/// [`DecodeError`](crate::wire::DecodeError).
+pub const UNDECODABLE: [&str; 3] = ["malformed", "unsupported_version", "too_large"];
+
+/// Every kind.
 pub const KINDS: [&str; 6] = [
     "malformed",
     "unsupported_version",
