@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use audit_schema::OffsetRange;
-use audit_schema::row::LATE_LIMIT_SECONDS;
+use audit_schema::row::{LATE_LIMIT_SECONDS, Millis};
 use clickhouse::Row;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -134,7 +134,7 @@ pub(crate) async fn known(topic: &Topic, partition: u32) -> Result<PartitionId, 
 
 #[derive(Debug, Row, Deserialize)]
 struct Landing {
-    now: i64,
+    now: Millis,
     running: u64,
 }
 
@@ -143,6 +143,8 @@ pub(crate) struct Alone {
     id: PartitionId,
     writer: Writer,
     offsets: GroupOffsets,
+    /// No insert of this partition that anyone sent carries a later time of ClickHouse's.
+    clock: Millis,
     _member: Member,
 }
 
@@ -195,12 +197,14 @@ impl Alone {
         if members.len() > 1 {
             return Err(in_use(members));
         }
-        let alone = Self {
+        let mut alone = Self {
             id,
             writer: writer.clone(),
             offsets: GroupOffsets::new(consumer, topic.name().into(), id, right),
+            clock: Millis::default(),
             _member: member,
         };
+        alone.clock = alone.landing().await?.now;
         alone.outwait().await?;
         Ok(alone)
     }
@@ -214,18 +218,17 @@ impl Alone {
     /// clock it is too old to be let pass, and nothing that was let pass is being stored.
     async fn outwait(&self) -> Result<(), WayOutError> {
         let limit = i64::try_from(LATE_LIMIT_SECONDS.saturating_mul(1000)).unwrap_or(i64::MAX);
-        let since = self.landing().await?.now;
+        let too_late = self.clock.0.saturating_add(limit);
         tracing::info!(
             kafka.partition = self.id.partition,
             "waiting until no earlier insert can land"
         );
-        loop {
-            let Landing { now, running } = self.landing().await?;
-            if now >= since.saturating_add(limit) && running == 0 {
-                return Ok(());
-            }
+        // Two questions, in this order: what gets past the check before the limit is running, or
+        // stored, when the limit has passed and it is looked for.
+        while self.landing().await?.now.0 <= too_late || self.landing().await?.running > 0 {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
+        Ok(())
     }
 
     async fn landing(&self) -> Result<Landing, WayOutError> {
@@ -245,7 +248,7 @@ impl Alone {
     }
 
     /// Makes the rows of a batch be there once, however often it takes. Gives how many were not.
-    pub(crate) async fn store(&self, batch: &Batch) -> Result<u64, WayOutError> {
+    pub(crate) async fn store(&mut self, batch: &Batch) -> Result<u64, WayOutError> {
         let Some(range) = batch.range() else {
             return Ok(0);
         };
@@ -290,12 +293,13 @@ impl Alone {
     /// One attempt, under an accepted commit and a token of its own: the clock first, so that it
     /// is too old for the server when a successor has waited.
     async fn insert(
-        &self,
+        &mut self,
         (batch, range): (&Batch, OffsetRange),
         table: Table,
         rows: &[usize],
     ) -> Result<(), WayOutError> {
         let turn = self.writer.turn().await?;
+        self.clock = self.clock.max(turn.ingested_at);
         let intent = Commit {
             next: range.first(),
             declared: Declared::Intent(range),

@@ -162,12 +162,12 @@ pub async fn refill(config: &Config, refill: &Refill) -> Result<Refilled, WayOut
     let all = holes::missing(&writer, id, range).await?;
     let (mut gone, mut missing) = holes::split(&all, bounds.start);
     if refill.yes && !missing.is_empty() {
-        let alone = Alone::join(config, &topic, &writer, id).await?;
+        let mut alone = Alone::join(config, &topic, &writer, id).await?;
         // Something that was under way may have landed since, and something expired.
         let bounds = alone.bounds().await?;
         let all = holes::missing(&writer, id, range).await?;
         (gone, missing) = holes::split(&all, bounds.start);
-        refilled.stored = fill(config, (&topic, &writer, &alone), id, &missing).await?;
+        refilled.stored = fill(config, (&topic, &writer, &mut alone), id, &missing).await?;
         alone.done(settled).await?;
         refilled.done = true;
         tracing::warn!(
@@ -189,7 +189,7 @@ pub async fn refill(config: &Config, refill: &Refill) -> Result<Refilled, WayOut
 /// Reads and stores what is missing, batch after batch. Gives how many rows that were.
 async fn fill(
     config: &Config,
-    (topic, writer, alone): (&Topic, &Writer, &Alone),
+    (topic, writer, alone): (&Topic, &Writer, &mut Alone),
     id: PartitionId,
     missing: &[OffsetRange],
 ) -> Result<u64, WayOutError> {

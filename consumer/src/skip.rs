@@ -147,7 +147,7 @@ pub async fn skip(config: &Config, skip: &Skip) -> Result<Skipped, WayOutError> 
     };
     let mut missing = holes::missing(&writer, id, range).await?;
     if skip.yes && !missing.is_empty() {
-        let alone = Alone::join(config, &topic, &writer, id).await?;
+        let mut alone = Alone::join(config, &topic, &writer, id).await?;
         // Something that was under way may have landed since.
         missing = holes::missing(&writer, id, range).await?;
         for hole in &missing {
