@@ -138,6 +138,48 @@ struct Landing {
     running: u64,
 }
 
+/// What the token of every insert of a partition begins with.
+fn token_prefix(id: PartitionId) -> String {
+    format!("{}:{}:", id.incarnation, id.partition)
+}
+
+/// Waits until no insert of a partition can land any more that carries `clock` or an earlier time,
+/// by default any that was sent until now: by ClickHouse's clock it is too old to be let pass, and
+/// none that was let pass is being stored.
+pub(crate) async fn outwait(
+    writer: &Writer,
+    id: PartitionId,
+    clock: Option<Millis>,
+) -> Result<(), ReadError> {
+    let clock = match clock {
+        Some(clock) => clock,
+        None => landing(writer, id).await?.now,
+    };
+    let limit = i64::try_from(LATE_LIMIT_SECONDS.saturating_mul(1000)).unwrap_or(i64::MAX);
+    let too_late = clock.0.saturating_add(limit);
+    tracing::info!(
+        kafka.partition = id.partition,
+        "waiting until no earlier insert can land"
+    );
+    // Two questions, in this order: what gets past the check before the limit is running, or
+    // stored, when the limit has passed and it is looked for.
+    while landing(writer, id).await?.now.0 <= too_late || landing(writer, id).await?.running > 0 {
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    Ok(())
+}
+
+async fn landing(writer: &Writer, id: PartitionId) -> Result<Landing, ReadError> {
+    let sql = format!(
+        "SELECT toUnixTimestamp64Milli(now64(3)) AS now, \
+         (SELECT count() FROM system.processes WHERE current_database = currentDatabase() \
+         AND startsWith(Settings['insert_deduplication_token'], '{}')) AS running",
+        token_prefix(id)
+    );
+    let asked = writer.client().query_raw(&sql).fetch_one().await;
+    asked.map_err(ReadError::Unavailable)
+}
+
 /// The only member of the group, holding the right to commit for one partition.
 pub(crate) struct Alone {
     id: PartitionId,
@@ -204,7 +246,7 @@ impl Alone {
             clock: Millis::default(),
             _member: member,
         };
-        alone.clock = alone.landing().await?.now;
+        alone.clock = landing(writer, id).await?.now;
         alone.outwait().await?;
         Ok(alone)
     }
@@ -214,37 +256,9 @@ impl Alone {
         Ok(self.offsets.bounds().await?)
     }
 
-    /// Waits until nothing that anyone sent for this partition can land any more: by ClickHouse's
-    /// clock it is too old to be let pass, and nothing that was let pass is being stored.
+    /// Waits until nothing that anyone sent for this partition can land any more.
     async fn outwait(&self) -> Result<(), WayOutError> {
-        let limit = i64::try_from(LATE_LIMIT_SECONDS.saturating_mul(1000)).unwrap_or(i64::MAX);
-        let too_late = self.clock.0.saturating_add(limit);
-        tracing::info!(
-            kafka.partition = self.id.partition,
-            "waiting until no earlier insert can land"
-        );
-        // Two questions, in this order: what gets past the check before the limit is running, or
-        // stored, when the limit has passed and it is looked for.
-        while self.landing().await?.now.0 <= too_late || self.landing().await?.running > 0 {
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-        Ok(())
-    }
-
-    async fn landing(&self) -> Result<Landing, WayOutError> {
-        let sql = format!(
-            "SELECT toUnixTimestamp64Milli(now64(3)) AS now, \
-             (SELECT count() FROM system.processes WHERE \
-             startsWith(Settings['insert_deduplication_token'], '{}')) AS running",
-            self.token()
-        );
-        let asked = self.writer.client().query_raw(&sql).fetch_one().await;
-        Ok(asked.map_err(ReadError::Unavailable)?)
-    }
-
-    /// What every token of this partition begins with.
-    fn token(&self) -> String {
-        format!("{}:{}:", self.id.incarnation, self.id.partition)
+        Ok(outwait(&self.writer, self.id, Some(self.clock)).await?)
     }
 
     /// Makes the rows of a batch be there once, however often it takes. Gives how many were not.
@@ -305,7 +319,7 @@ impl Alone {
             declared: Declared::Intent(range),
         };
         self.offsets.commit(intent).await?;
-        let token = format!("{}{range}/{}", self.token(), uuid::Uuid::now_v7());
+        let token = format!("{}{range}/{}", token_prefix(self.id), uuid::Uuid::now_v7());
         let insert = Insert {
             table,
             batch,
@@ -398,7 +412,7 @@ async fn given(mut events: mpsc::UnboundedReceiver<Event>, partition: u32) -> Op
 async fn members(
     consumer: &Arc<BaseConsumer<GroupContext>>,
     group: &str,
-) -> Result<Vec<String>, WayOutError> {
+) -> Result<Vec<String>, KafkaError> {
     let (consumer, group) = (Arc::clone(consumer), group.to_owned());
     let asked = tokio::task::spawn_blocking(move || {
         let list = consumer.fetch_group_list(Some(&group), ANSWER)?;
@@ -408,11 +422,11 @@ async fn members(
             .map(|member| format!("{} ({})", member.client_id(), member.client_host()));
         Ok::<_, KafkaError>(members.collect())
     });
-    Ok(asked.await??)
+    asked.await.unwrap_or(Err(KafkaError::Canceled))
 }
 
-/// Whether the group is empty; for a dry run, which does not join it.
-pub(crate) async fn in_use(config: &Config, topic: &Topic) -> Result<Vec<String>, WayOutError> {
+/// Who is in the group; for what does not join it.
+pub(crate) async fn in_use(config: &Config, topic: &Topic) -> Result<Vec<String>, KafkaError> {
     let consumer: BaseConsumer<GroupContext> = topic
         .client_config()
         .set("group.id", &config.kafka.group)

@@ -8,6 +8,7 @@ pub mod dead_letters;
 pub mod error;
 pub mod group;
 mod holes;
+mod incarnation;
 mod metrics;
 pub mod offsets;
 pub mod partition;

@@ -36,7 +36,9 @@ enum Command {
     Run,
     /// Make the tables, the topic and its registration; can be repeated.
     Migrate {
-        /// Register another life of the topic: it was deleted and created anew on purpose.
+        /// Register another life of the topic: it was deleted and created anew on purpose, or was
+        /// given more partitions. Stop all consumers of the group first. A topic whose records are
+        /// stored is refused, because they would be stored a second time.
         #[arg(long)]
         new_incarnation: bool,
     },

@@ -80,6 +80,7 @@ fn trials(stack: &Arc<Option<Stack>>) -> Vec<Trial> {
         ways_out::lost_records_are_skipped_on_purpose_and_written_down,
         ways_out::rows_taken_away_are_put_back_once,
         ways_out::a_replayed_dead_letter_is_one_row_however_often,
+        ways_out::an_unchanged_topic_begins_no_new_life,
         bad_input::what_ingest_is_sent_is_stored_or_refused_with_a_reason,
         bad_input::what_the_query_api_is_asked_is_answered_or_refused_with_a_reason,
         isolation::a_project_sees_only_its_own_events,

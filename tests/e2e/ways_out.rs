@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, OwnedHeaders};
@@ -167,8 +167,11 @@ pub(crate) async fn rows_taken_away_are_put_back_once(world: Arc<World>) -> anyh
                       FROM (SELECT * EXCEPT ingested_at FROM audit_events)";
     let letters = "SELECT source_partition, source_offset, kind, record_value \
                    FROM audit_dead_letters ORDER BY ALL";
-    wait_until("two dead letters", async || {
-        Ok((world.sql(letters).await?.lines().count() == 2).then_some(()))
+    let settled = "SELECT sum(next) FROM (SELECT max(next_offset) AS next FROM audit_watermarks \
+                   GROUP BY partition)";
+    let records = (ids.len() + 2).to_string();
+    wait_until("every record to be settled", async || {
+        Ok((world.sql(settled).await? == records).then_some(()))
     })
     .await?;
     let before = (world.sql(everything).await?, world.sql(letters).await?);
@@ -376,4 +379,56 @@ fn send(world: &World, value: &[u8], headers: &OwnedHeaders) -> anyhow::Result<(
     producer.send(record).map_err(|(error, _)| error)?;
     producer.flush(Duration::from_secs(20))?;
     Ok(())
+}
+
+pub(crate) async fn an_unchanged_topic_begins_no_new_life(world: Arc<World>) -> anyhow::Result<()> {
+    world.migrate()?;
+    let begin = ["migrate", "--new-incarnation"];
+    let lives = "SELECT count() FROM audit_sources FINAL";
+    // Nothing is stored of the first life: it is the new one already.
+    world.run("audit-consumer", &begin)?;
+    ensure!(world.sql(lives).await? == "1");
+    let mut consumer = world.consumer().await?;
+    let mut ids = world.publish(100).await?;
+    world.holds_exactly(&ids).await?;
+    let said = refused(&world, &begin)?;
+    ensure!(
+        said.contains("the group is in use by audit-consumer"),
+        "{said}"
+    );
+    ensure!(consumer.stop(Signal::TERM).await?);
+    let said = refused(&world, &begin)?;
+    ensure!(
+        said.contains("is the one whose records are stored"),
+        "{said}"
+    );
+    ensure!(world.sql(lives).await? == "1");
+
+    // With more partitions it does, and goes on where it was: nothing is stored twice.
+    ids.extend(world.publish(50).await?);
+    let admin: AdminClient<DefaultClientContext> = world.kafka().create()?;
+    let more = NewPartitions::new(&world.topic, 5);
+    for made in admin
+        .create_partitions([&more], &AdminOptions::new())
+        .await?
+    {
+        made.map_err(|(_, code)| anyhow::anyhow!("not made: {code}"))?;
+    }
+    wait_until("five partitions", async || {
+        let tool: BaseConsumer = world.kafka().create()?;
+        let known = tool.fetch_metadata(Some(&world.topic), Duration::from_secs(10))?;
+        let partitions = known.topics().iter().map(|topic| topic.partitions().len());
+        Ok((partitions.sum::<usize>() == 5).then_some(()))
+    })
+    .await?;
+    let said = refused(&world, &["run"])?;
+    ensure!(
+        said.contains("`audit-consumer migrate --new-incarnation`"),
+        "{said}"
+    );
+    world.run("audit-consumer", &begin)?;
+    ensure!(world.sql(lives).await? == "2");
+    let _consumer = world.consumer().await?;
+    ids.extend(world.publish(100).await?);
+    world.holds_exactly(&ids).await
 }
