@@ -252,7 +252,11 @@ pub(crate) async fn a_topic_created_anew_is_not_taken_for_the_old_one(
     ensure!(rows == "50", "{rows}");
 
     // Once an operator has said so, the new life is consumed from its beginning.
-    world.run("audit-consumer", &["migrate", "--new-incarnation"])?;
+    wait_until("the group to be empty", async || {
+        world.run("audit-consumer", &["migrate", "--new-incarnation"])?;
+        Ok(Some(()))
+    })
+    .await?;
     let _consumer = world.consumer().await?;
     world.holds_exactly(&[old, new].concat()).await
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use audit_schema::Event;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -13,7 +14,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use audit_tests::process::wait_until;
+use audit_tests::process::{Process, wait_until};
 use audit_tests::world::World;
 
 /// Runs a command that has to be refused, and gives what it says.
@@ -44,6 +45,15 @@ fn members(world: &World) -> anyhow::Result<usize> {
         .iter()
         .map(|group| group.members().len())
         .sum())
+}
+
+/// Stops a consumer, and waits until the group knows.
+async fn stop(world: &World, consumer: &mut Process) -> anyhow::Result<()> {
+    ensure!(consumer.stop(Signal::TERM).await?);
+    wait_until("the group to be empty", async || {
+        Ok((members(world)? == 0).then_some(()))
+    })
+    .await
 }
 
 /// Makes the records of partition 0 below `offset` expire.
@@ -87,7 +97,7 @@ pub(crate) async fn lost_records_are_skipped_on_purpose_and_written_down(
         refused(&world, &arguments)
     };
     // What Kafka still has is not given up.
-    ensure!(consumer.stop(Signal::TERM).await?);
+    stop(&world, &mut consumer).await?;
     let (_, away_from) = bounds(&world)?;
     world.publish(60).await?;
     let (_, gone_below) = bounds(&world)?;
@@ -109,15 +119,15 @@ pub(crate) async fn lost_records_are_skipped_on_purpose_and_written_down(
         .await?;
     let said = refused(&skip(&to, &["--yes"]))?;
     ensure!(said.contains("is in use by audit-consumer"), "{said}");
-    ensure!(stopped.stop(Signal::TERM).await?);
+    stop(&world, &mut stopped).await?;
 
     // What would be done, what is done, and that it is done once.
     let printed = run(&skip(&to, &["--json"]))?;
-    let would: Value = serde_json::from_str(&printed)?;
-    ensure!(would["recorded"] == false, "{would}");
+    let planned: Value = serde_json::from_str(&printed)?;
+    ensure!(planned["recorded"] == false, "{planned}");
     ensure!(
-        would["ranges"] == json!([[away_from, gone_below - 1]]),
-        "{would}"
+        planned["ranges"] == json!([[away_from, gone_below - 1]]),
+        "{planned}"
     );
     let letters = "SELECT source_offset, source_offset_last, kind, reason FROM audit_dead_letters";
     ensure!(
@@ -127,7 +137,7 @@ pub(crate) async fn lost_records_are_skipped_on_purpose_and_written_down(
     let printed = run(&skip(&to, &["--yes", "--json"]))?;
     let done: Value = serde_json::from_str(&printed)?;
     ensure!(
-        done["recorded"] == true && done["ranges"] == would["ranges"],
+        done["recorded"] == true && done["ranges"] == planned["ranges"],
         "{done}"
     );
     let again = run(&skip(&to, &["--yes"]))?;
@@ -211,9 +221,9 @@ pub(crate) async fn rows_taken_away_are_put_back_once(world: Arc<World>) -> anyh
     ensure!(found.contains("MISSING"), "{found}");
     let said = refill(&["--yes"]).await.unwrap_err().to_string();
     ensure!(said.contains("is in use by audit-consumer"), "{said}");
-    ensure!(consumer.stop(Signal::TERM).await?);
-    let would = refill(&[]).await.unwrap_err().to_string();
-    ensure!(would.contains("\"done\": false"), "{would}");
+    stop(&world, &mut consumer).await?;
+    let planned = refill(&[]).await.unwrap_err().to_string();
+    ensure!(planned.contains("\"done\": false"), "{planned}");
 
     // A consumer that joins meanwhile takes the partition over, or gets others: both go on.
     let meanwhile = async {
@@ -229,7 +239,7 @@ pub(crate) async fn rows_taken_away_are_put_back_once(world: Arc<World>) -> anyh
         let said = refused.to_string();
         ensure!(said.contains("took the partition over"), "{said}");
     }
-    ensure!(consumer.stop(Signal::TERM).await?);
+    stop(&world, &mut consumer).await?;
 
     let done = refill(&["--yes"]).await?;
     ensure!(
@@ -259,30 +269,8 @@ pub(crate) async fn a_replayed_dead_letter_is_one_row_however_often(
     world.migrate()?;
     let _consumer = world.consumer().await?;
     let event = audit_tests::world::event("acme", "user-1");
-    let sound = serde_json::to_value(&event)?;
-    // Without what an event needs; with an id that can be read; of a version that is not known.
-    let mut nameless = sound.clone();
-    nameless
-        .as_object_mut()
-        .context("an object")?
-        .remove("eventType");
-    send(&world, b"{\"eventType\":", &OwnedHeaders::new())?;
-    send(
-        &world,
-        nameless.to_string().as_bytes(),
-        &OwnedHeaders::new(),
-    )?;
-    let next = OwnedHeaders::new().insert(Header {
-        key: "audit-version",
-        value: Some("2"),
-    });
-    send(&world, sound.to_string().as_bytes(), &next)?;
-    let count = async |question: &str, wanted: &str| {
-        wait_until(&format!("{question} = {wanted}"), async || {
-            Ok((world.sql(question).await? == wanted).then_some(()))
-        })
-        .await
-    };
+    send_unreadable(&world, &event)?;
+    let count = async |question: &str, wanted: &str| answers(&world, question, wanted).await;
     count("SELECT count() FROM audit_dead_letters", "3").await?;
 
     let listed = world.run(
@@ -320,10 +308,10 @@ pub(crate) async fn a_replayed_dead_letter_is_one_row_however_often(
         let outcome = |one: &Value| one["outcome"].as_str().unwrap_or_default().to_owned();
         replayed.iter().map(outcome).collect()
     };
-    let would = replayed(&[])?;
+    let planned = replayed(&[])?;
     ensure!(
-        outcomes(&would) == ["wouldPublish", "wouldPublish"],
-        "{would:?}"
+        outcomes(&planned) == ["wouldPublish", "wouldPublish"],
+        "{planned:?}"
     );
     count("SELECT count() FROM audit_events", "0").await?;
 
@@ -369,6 +357,33 @@ pub(crate) async fn a_replayed_dead_letter_is_one_row_however_often(
     count("SELECT count() FROM audit_events", "2").await
 }
 
+/// Waits until a question is answered so.
+async fn answers(world: &World, question: &str, wanted: &str) -> anyhow::Result<()> {
+    wait_until(&format!("{question} = {wanted}"), async || {
+        Ok((world.sql(question).await? == wanted).then_some(()))
+    })
+    .await
+}
+
+/// Three records that are no event: one of which nothing can be read, one with the id of `event`,
+/// and `event` in a version that is not known.
+fn send_unreadable(world: &World, event: &Event<'_>) -> anyhow::Result<()> {
+    let sound = serde_json::to_value(event)?;
+    let mut nameless = sound.clone();
+    nameless
+        .as_object_mut()
+        .context("an object")?
+        .remove("eventType");
+    send(world, b"{\"eventType\":", &OwnedHeaders::new())?;
+    send(world, nameless.to_string().as_bytes(), &OwnedHeaders::new())?;
+    let next = OwnedHeaders::new().insert(Header {
+        key: "audit-version",
+        value: Some("2"),
+    });
+    send(world, sound.to_string().as_bytes(), &next)?;
+    Ok(())
+}
+
 /// Puts a record into the topic, with the key that the events of `user-1` have.
 fn send(world: &World, value: &[u8], headers: &OwnedHeaders) -> anyhow::Result<()> {
     let producer: BaseProducer = world.kafka().set("partitioner", "murmur2").create()?;
@@ -396,7 +411,7 @@ pub(crate) async fn an_unchanged_topic_begins_no_new_life(world: Arc<World>) -> 
         said.contains("the group is in use by audit-consumer"),
         "{said}"
     );
-    ensure!(consumer.stop(Signal::TERM).await?);
+    stop(&world, &mut consumer).await?;
     let said = refused(&world, &begin)?;
     ensure!(
         said.contains("is the one whose records are stored"),
