@@ -264,19 +264,18 @@ impl<'a> Letters<'a> {
     }
 }
 
-/// Gives each letter to `each`, in the order of their positions.
+/// Gives each letter to `each`, in the order of their positions, until it says no.
 pub async fn list(
     client: &Client,
     list: &List,
-    mut each: impl FnMut(&Letter),
+    mut each: impl FnMut(&Letter) -> bool,
 ) -> Result<(), ReadError> {
     let mut letters = Letters::new(client, list.selection.clone(), &KINDS, list.bytes);
     loop {
         let page = letters.page().await?;
-        if page.is_empty() {
+        if page.is_empty() || !page.iter().all(&mut each) {
             return Ok(());
         }
-        page.iter().for_each(&mut each);
     }
 }
 

@@ -1,7 +1,7 @@
 //! `audit-consumer`: Kafka to ClickHouse, exactly once.
 
 use std::fmt::Display;
-use std::io::Read;
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -136,12 +136,15 @@ async fn main() -> anyhow::Result<ExitCode> {
             let client = audit_schema::clickhouse::connect(load()?.clickhouse.address());
             let mut printed = Ok(());
             dead_letters::list(&client, &list, |letter| {
-                if printed.is_ok() {
-                    printed = print_line(letter, list.json);
-                }
+                printed = print_line(letter, list.json);
+                printed.is_ok()
             })
             .await?;
-            printed?;
+            // Whoever reads this may have seen enough.
+            match printed {
+                Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(error.into()),
+                _ => {}
+            }
         }
         Command::DeadLetters(DeadLetters::Replay(wanted)) => {
             let config = load()?;
@@ -176,13 +179,13 @@ fn print(report: &(impl Serialize + Display), json: bool) -> anyhow::Result<()> 
 }
 
 /// Prints one of many: a JSON document per line, or a line.
-fn print_line(item: &(impl Serialize + Display), json: bool) -> anyhow::Result<()> {
+fn print_line(item: &(impl Serialize + Display), json: bool) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
     if json {
-        println!("{}", serde_json::to_string(item)?);
+        writeln!(out, "{}", serde_json::to_string(item)?)
     } else {
-        println!("{item}");
+        writeln!(out, "{item}")
     }
-    Ok(())
 }
 
 /// Reads repaired letters from a file, or from standard input for `-`.
