@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use audit_schema::dead_letter::DeadLetter;
+use audit_schema::dead_letter::{ABSENT, DUPLICATE, DeadLetter, SKIPPED};
 use audit_schema::row::{EventColumns, Millis};
 use audit_schema::{OffsetRange, Position, wire};
 use chrono::{DateTime, Datelike, Utc};
@@ -175,25 +175,44 @@ impl Batch {
     /// Takes offsets that Kafka holds no record for: a transaction marker, or a record that is
     /// gone. They become one dead letter, logged at `logged_at` if nothing else tells.
     pub fn push_absent(&mut self, absent: OffsetRange, logged_at: Millis) -> Result<(), NotNext> {
-        if absent.first() != self.next {
+        let reason = "Kafka holds no record at this offset: a transaction marker, or a record gone";
+        self.push_run(absent, (ABSENT, reason), logged_at)
+    }
+
+    /// Takes offsets that a person gave up at `logged_at`, and why. They become one dead letter.
+    pub fn push_skipped(
+        &mut self,
+        skipped: OffsetRange,
+        reason: &str,
+        logged_at: Millis,
+    ) -> Result<(), NotNext> {
+        self.push_run(skipped, (SKIPPED, reason), logged_at)
+    }
+
+    fn push_run(
+        &mut self,
+        run: OffsetRange,
+        (kind, reason): (&'static str, &str),
+        logged_at: Millis,
+    ) -> Result<(), NotNext> {
+        if run.first() != self.next {
             return Err(NotNext::Gap {
                 expected: self.next,
-                found: absent.first(),
+                found: run.first(),
             });
         }
         self.open();
         self.letters.push(DeadLetter {
-            position: self.id.position(absent.first()),
-            last_offset: absent.last(),
-            kind: "absent",
-            reason: "Kafka holds no record at this offset: a transaction marker, or a record gone"
-                .to_owned(),
+            position: self.id.position(run.first()),
+            last_offset: run.last(),
+            kind,
+            reason: reason.to_owned(),
             key: Vec::new(),
             value: Vec::new(),
             logged_at: self.last_logged_at.unwrap_or(logged_at),
         });
         self.last_logged_at.get_or_insert(logged_at);
-        self.next = absent.end();
+        self.next = run.end();
         Ok(())
     }
 
@@ -307,7 +326,7 @@ impl Batch {
             self.letters.push(DeadLetter {
                 position: self.id.position(offset),
                 last_offset: offset,
-                kind: "duplicate",
+                kind: DUPLICATE,
                 reason: format!(
                     "event {} is stored at incarnation {}, partition {}, offset {first}",
                     key.id, self.id.incarnation, self.id.partition

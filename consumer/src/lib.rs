@@ -1,16 +1,25 @@
 #![doc = include_str!("../README.md")]
 
+pub mod alone;
 mod assignments;
 pub mod batch;
 pub mod config;
+pub mod dead_letters;
 pub mod error;
 pub mod group;
+mod holes;
+mod incarnation;
 mod membership;
 mod metrics;
 pub mod offsets;
 pub mod partition;
 pub mod recovery;
+pub mod refill;
+pub mod repair;
+pub mod replay;
+mod reread;
 pub mod settle;
+pub mod skip;
 pub mod source;
 pub mod store;
 pub mod topic;

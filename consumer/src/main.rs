@@ -1,12 +1,20 @@
 //! `audit-consumer`: Kafka to ClickHouse, exactly once.
 
-use std::path::PathBuf;
+use std::fmt::Display;
+use std::io::{ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use audit_consumer::config::{Config, DEFAULTS};
+use audit_consumer::dead_letters::{self, List};
+use audit_consumer::refill::{Refill, refill};
+use audit_consumer::repair::Repaired;
+use audit_consumer::replay::{Replay, replay};
+use audit_consumer::skip::{Skip, skip};
 use audit_consumer::verify::verify;
 use clap::{Parser, Subcommand};
+use serde::Serialize;
 
 /// Moves audit events from Kafka into ClickHouse, each exactly once.
 ///
@@ -28,7 +36,9 @@ enum Command {
     Run,
     /// Make the tables, the topic and its registration; can be repeated.
     Migrate {
-        /// Register another life of the topic: it was deleted and created anew on purpose.
+        /// Register another life of the topic: it was deleted and created anew on purpose, or was
+        /// given more partitions. Stop all consumers of the group first. A topic whose records are
+        /// stored is refused, because they would be stored a second time.
         #[arg(long)]
         new_incarnation: bool,
     },
@@ -38,8 +48,39 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Give up records that cannot be read any more, so that a stopped partition goes on.
+    ///
+    /// For a partition that stopped with "the log begins at offset X, but offset Y was never
+    /// stored": its records expired, or were lost, before they were read. What is missing below X
+    /// is written down as dead letters of kind `skipped`, with your reason, and the partition goes
+    /// on behind it when the consumers are started again. Nothing that is stored is touched. Stop
+    /// all consumers of the group first. Can be repeated.
+    Skip(Skip),
+    /// Put back rows that are missing in the tables and that Kafka still has.
+    ///
+    /// For holes that `verify` finds: rows that were deleted by hand, or that a restored backup
+    /// does not have. Exactly the missing offsets are read from Kafka again and stored; what is
+    /// there is not doubled. Stop all consumers of the group first. Can be repeated. Exit code 1
+    /// if something is still missing.
+    Refill(Refill),
+    /// Look at records that could not become events, and publish them again.
+    #[command(subcommand)]
+    DeadLetters(DeadLetters),
     /// Print the annotated defaults.
     Config,
+}
+
+#[derive(Debug, Subcommand)]
+enum DeadLetters {
+    /// List dead letters, in the order of their positions.
+    List(List),
+    /// Publish dead letters again, after what was wrong with them is mended.
+    ///
+    /// Without --repaired: those whose bytes this version can read, because it is newer or its
+    /// limits have grown. With --repaired: those that you give a value for. Each becomes at most
+    /// one event, however often it is replayed; the letter stays. Consumers can go on running.
+    /// Exit code 1 if a letter was refused or not confirmed.
+    Replay(Replay),
 }
 
 #[tokio::main]
@@ -77,7 +118,103 @@ async fn main() -> anyhow::Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
+        Command::Skip(wanted) => {
+            let config = load()?;
+            audit_service::telemetry::init(&config.telemetry)?;
+            print(&skip(&config, &wanted).await?, wanted.json)?;
+        }
+        Command::Refill(wanted) => {
+            let config = load()?;
+            audit_service::telemetry::init(&config.telemetry)?;
+            let refilled = refill(&config, &wanted).await?;
+            print(&refilled, wanted.json)?;
+            if !refilled.holds() {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        Command::DeadLetters(DeadLetters::List(list)) => {
+            let client = audit_schema::clickhouse::connect(load()?.clickhouse.address());
+            let mut printed = Ok(());
+            dead_letters::list(&client, &list, |letter| {
+                printed = print_line(letter, list.json);
+                printed.is_ok()
+            })
+            .await?;
+            // Whoever reads this may have seen enough.
+            match printed {
+                Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(error.into()),
+                _ => {}
+            }
+        }
+        Command::DeadLetters(DeadLetters::Replay(wanted)) => {
+            let config = load()?;
+            audit_service::telemetry::init(&config.telemetry)?;
+            let repaired = wanted.repaired.as_deref().map(read_repaired).transpose()?;
+            let (mut printed, mut all_well) = (Ok(()), true);
+            replay(&config, &wanted, repaired, |letter| {
+                all_well &= letter.is_well();
+                if printed.is_ok() {
+                    printed = print_line(letter, wanted.json);
+                }
+            })
+            .await?;
+            printed?;
+            if !all_well {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
         Command::Config => print!("{DEFAULTS}"),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what was done: one JSON document, or lines.
+fn print(report: &(impl Serialize + Display), json: bool) -> anyhow::Result<()> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(report)?);
+    } else {
+        println!("{report}");
+    }
+    Ok(())
+}
+
+/// Prints one of many: a JSON document per line, or a line.
+fn print_line(item: &(impl Serialize + Display), json: bool) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    if json {
+        writeln!(out, "{}", serde_json::to_string(item)?)
+    } else {
+        writeln!(out, "{item}")
+    }
+}
+
+/// Reads repaired letters from a file, or from standard input for `-`.
+fn read_repaired(file: &Path) -> anyhow::Result<Vec<Repaired>> {
+    let text = if file == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).map(|_| text)
+    } else {
+        std::fs::read_to_string(file)
+    };
+    let text = text.with_context(|| format!("{} cannot be read", file.display()))?;
+    Repaired::parse(&text).map_err(anyhow::Error::msg)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn records_are_not_given_up_without_a_reason() {
+        let skip = ["audit-consumer", "skip", "--partition", "0", "--to", "7"];
+        assert!(Arguments::try_parse_from(skip).is_err());
+        let reason = ["--reason", "expired while we were away; Ana"];
+        assert!(Arguments::try_parse_from(skip.into_iter().chain(reason)).is_ok());
+    }
 }

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::group::GroupContext;
 use crate::offsets::CLIENT_REPEATS;
 use crate::source::Source;
+use crate::topic::Topic;
 
 /// Takes part in the group until `shutdown`, then finishes what is held within the configured
 /// budget.
@@ -27,7 +28,7 @@ pub(crate) async fn run(
 ) -> Result<(), Failure> {
     loop {
         let given_up = CancellationToken::new();
-        let consumer = Arc::new(join(config, parts)?);
+        let consumer = Arc::new(join(config, &parts.topic, &config.kafka.instance)?);
         let (commands, obeyed) = mpsc::unbounded_channel();
         let (events, followed) = mpsc::unbounded_channel();
         let source = Source::new(
@@ -57,11 +58,16 @@ pub(crate) async fn run(
     }
 }
 
-/// A new client, which the broker will take for a new member.
-fn join(config: &Config, parts: &Parts) -> Result<BaseConsumer<GroupContext>, KafkaError> {
-    let mut settings = parts.topic.client_config();
-    if !config.kafka.instance.is_empty() {
-        settings.set("group.instance.id", &config.kafka.instance);
+/// A new client, which the broker will take for a new member; under a lasting name if `instance`
+/// is not empty.
+pub(crate) fn join(
+    config: &Config,
+    topic: &Topic,
+    instance: &str,
+) -> Result<BaseConsumer<GroupContext>, KafkaError> {
+    let mut settings = topic.client_config();
+    if !instance.is_empty() {
+        settings.set("group.instance.id", instance);
     }
     let repeats = CLIENT_REPEATS.as_millis().to_string();
     let consumer: BaseConsumer<GroupContext> = settings
@@ -89,6 +95,6 @@ fn join(config: &Config, parts: &Parts) -> Result<BaseConsumer<GroupContext>, Ka
         .set("retry.backoff.ms", &repeats)
         .set("retry.backoff.max.ms", &repeats)
         .create_with_context(GroupContext::default())?;
-    consumer.subscribe(&[parts.topic.name()])?;
+    consumer.subscribe(&[topic.name()])?;
     Ok(consumer)
 }

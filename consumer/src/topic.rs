@@ -1,25 +1,17 @@
-//! The topic: how it is made, what it has to be like, and which life of it is consumed.
-//!
-//! An **incarnation** is one life of the topic. A topic deleted and created anew under the same
-//! name reuses offsets, so the life is part of every position. Kafka's name cannot tell two lives
-//! apart, the records can: the time Kafka took a record at is compared with the stored row.
+//! The topic: how it is made, what it has to be like, and what lies in it.
 
 use std::time::{Duration, Instant};
 
-use audit_schema::clickhouse::SOURCES;
-use audit_schema::dead_letter::DEAD_LETTERS;
-use audit_schema::row::{EVENTS, Millis};
-use clickhouse::{Client, Row};
+use audit_schema::row::Millis;
+use clickhouse::Client;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
-use serde::{Deserialize, Serialize};
 
-use crate::batch::PartitionId;
 use crate::config::Config;
-use crate::offsets::{Commit, Declared};
+use crate::offsets::Bounds;
 
 /// How long the broker may take to answer.
 const ANSWER: Duration = Duration::from_secs(15);
@@ -64,11 +56,31 @@ pub enum TopicError {
         /// All that is wrong.
         complaints: Vec<String>,
     },
+    /// A new life was asked for, but it is the topic whose records are stored.
+    #[error(
+        "topic {topic} is the one whose records are stored, by its partitions {partitions:?}: \
+         another life of it would store them a second time; only a topic that was deleted and \
+         created anew, or that was given more partitions, begins another one"
+    )]
+    Unchanged {
+        /// The topic.
+        topic: String,
+        /// The partitions whose last record is the stored one.
+        partitions: Vec<u32>,
+    },
+    /// A life cannot end yet.
+    #[error("the life of topic {topic} cannot end yet: {reason}")]
+    Unfinished {
+        /// The topic.
+        topic: String,
+        /// What has to be done before.
+        reason: String,
+    },
     /// Its partitions were changed within a life.
     #[error(
         "topic {topic} has {found} partitions, but {registered} were registered: events of one \
-         key may have changed partition; register a new life with \
-         `audit-consumer migrate --new-incarnation`"
+         key may have changed partition; `audit-consumer migrate --new-incarnation` begins another \
+         life of it, which goes on where this one ends"
     )]
     Repartitioned {
         /// The topic.
@@ -80,25 +92,11 @@ pub enum TopicError {
     },
 }
 
-#[derive(Debug, Row, Serialize, Deserialize)]
-struct SourceRow {
-    topic: String,
-    incarnation: u32,
-    partitions: u32,
-    registered_at: Millis,
-}
-
-#[derive(Debug, Row, Deserialize)]
-struct StoredRow {
-    offset: u64,
-    logged_at: Millis,
-}
-
 /// One topic, and the life of it that is registered.
 #[derive(Clone)]
 pub struct Topic {
-    config: Config,
-    client: Client,
+    pub(crate) config: Config,
+    pub(crate) client: Client,
 }
 
 impl std::fmt::Debug for Topic {
@@ -123,7 +121,7 @@ impl Topic {
         &self.config.kafka.topic
     }
 
-    fn kafka(&self, source: KafkaError) -> TopicError {
+    pub(crate) fn kafka(&self, source: KafkaError) -> TopicError {
         TopicError::Kafka {
             topic: self.name().to_owned(),
             brokers: self.config.kafka.brokers.clone(),
@@ -172,72 +170,24 @@ impl Topic {
         }
     }
 
-    /// Registers the topic's life, if none is registered or `anew` asks for another one.
-    pub async fn register(&self, anew: bool) -> Result<u32, TopicError> {
-        let known = self.registered().await?;
-        let incarnation = match known {
-            Some(known) if !anew => return Ok(known.incarnation),
-            Some(known) => known.incarnation.saturating_add(1),
-            None => 1,
-        };
-        let row = SourceRow {
-            topic: self.name().to_owned(),
-            incarnation,
-            partitions: self.partitions().await?,
-            registered_at: chrono::Utc::now().into(),
-        };
-        let mut insert = self
-            .client
-            .insert::<SourceRow>(SOURCES)
-            .await
-            .map_err(TopicError::ClickHouse)?;
-        insert.write(&row).await.map_err(TopicError::ClickHouse)?;
-        insert.end().await.map_err(TopicError::ClickHouse)?;
-        self.declare_untouched(&row).await;
-        Ok(incarnation)
-    }
-
-    /// Commits for the group that nothing of a new life is under way, which only its registration
-    /// knows for sure. Without it the first start outwaits inserts that nobody sent.
-    async fn declare_untouched(&self, source: &SourceRow) {
-        let mut settings = self.client_config();
-        settings.set("group.id", &self.config.kafka.group);
-        let untouched = Commit {
-            next: 0,
-            declared: Declared::Nothing,
-        };
-        let (topic, partitions) = (source.topic.clone(), source.partitions);
-        let metadata = untouched.metadata(source.incarnation);
-        let committed = tokio::task::spawn_blocking(move || {
+    /// Where the log of a partition begins and ends.
+    pub(crate) async fn bounds(&self, partition: u32) -> Result<Bounds, TopicError> {
+        let (settings, name) = (self.client_config(), self.name().to_owned());
+        let asked = tokio::task::spawn_blocking(move || {
             let consumer: BaseConsumer = settings.create()?;
-            let mut list = TopicPartitionList::new();
-            for partition in 0..partitions {
-                let partition = i32::try_from(partition).unwrap_or(i32::MAX);
-                let mut element = list.add_partition(&topic, partition);
-                element.set_offset(Offset::Offset(0))?;
-                element.set_metadata(&metadata);
-            }
-            consumer.commit(&list, CommitMode::Sync)
+            let partition = i32::try_from(partition).unwrap_or(i32::MAX);
+            let (start, end) = consumer.fetch_watermarks(&name, partition, ANSWER)?;
+            Ok(Bounds {
+                start: u64::try_from(start).unwrap_or(0),
+                end: u64::try_from(end).unwrap_or(0),
+            })
         });
-        if let Ok(Err(error)) = committed.await {
-            tracing::info!(error = %error, "the group is in use: its first start takes a while longer");
-        }
-    }
-
-    async fn registered(&self) -> Result<Option<SourceRow>, TopicError> {
-        self.client
-            .query_raw(&format!(
-                "SELECT topic, incarnation, partitions, registered_at FROM {SOURCES} \
-                 WHERE topic = {{topic:String}} ORDER BY incarnation DESC, registered_at DESC LIMIT 1"
-            ))
-            .param("topic", self.name())
-            .fetch_optional::<SourceRow>()
-            .await
-            .map_err(TopicError::ClickHouse)
+        let bounds = asked.await.unwrap_or(Err(KafkaError::Canceled));
+        bounds.map_err(|e| self.kafka(e))
     }
 
     /// How many partitions the topic has now. Blocks a thread, not the runtime.
-    async fn partitions(&self) -> Result<u32, TopicError> {
+    pub(crate) async fn partitions(&self) -> Result<u32, TopicError> {
         let (settings, name) = (self.client_config(), self.name().to_owned());
         let asked = tokio::task::spawn_blocking(move || {
             let consumer: BaseConsumer = settings.create()?;
@@ -304,7 +254,7 @@ impl Topic {
             complaints.push(format!("retention.ms must be at least {wanted}"));
         }
         if complaints.is_empty() {
-            Ok(registered.incarnation)
+            Ok(registered.incarnation())
         } else {
             Err(TopicError::Unfit {
                 topic: self.name().to_owned(),
@@ -312,83 +262,6 @@ impl Topic {
             })
         }
     }
-
-    /// Compares the record at the highest stored offset with its row. `Some` says what differs.
-    ///
-    /// A record that expired, or a partition without rows, says nothing.
-    pub async fn differs(&self, id: PartitionId) -> Result<Option<String>, TopicError> {
-        let source = format!(
-            "source_incarnation = {} AND source_partition = {}",
-            id.incarnation, id.partition
-        );
-        let sql = format!(
-            "SELECT offset, logged_at FROM (\
-               SELECT source_offset AS offset, logged_at FROM {EVENTS} WHERE {source} \
-               ORDER BY source_offset DESC LIMIT 1 \
-               UNION ALL \
-               SELECT source_offset AS offset, logged_at FROM {DEAD_LETTERS} \
-               WHERE {source} AND kind != 'absent' ORDER BY source_offset DESC LIMIT 1\
-             ) ORDER BY offset DESC LIMIT 1"
-        );
-        let stored = self
-            .client
-            .query_raw(&sql)
-            .fetch_optional::<StoredRow>()
-            .await
-            .map_err(TopicError::ClickHouse)?;
-        let Some(stored) = stored else {
-            return Ok(None);
-        };
-        let (settings, topic) = (self.client_config(), self.name().to_owned());
-        let looked = tokio::task::spawn_blocking(move || {
-            record_time(&settings, &topic, id.partition, stored.offset)
-        });
-        let found = looked
-            .await
-            .unwrap_or(Err(KafkaError::Canceled))
-            .map_err(|e| self.kafka(e))?;
-        Ok(match found {
-            Found::Expired => None,
-            Found::At(time) if time == stored.logged_at => None,
-            Found::At(time) => Some(format!(
-                "offset {} was logged at {} ms, but its row says {} ms",
-                stored.offset, time.0, stored.logged_at.0
-            )),
-            Found::BehindTheEnd(end) => Some(format!(
-                "offset {} is stored, but the log ends at {end}",
-                stored.offset
-            )),
-        })
-    }
-}
-
-/// What Kafka has at an offset.
-#[derive(Debug)]
-enum Found {
-    At(Millis),
-    Expired,
-    BehindTheEnd(u64),
-}
-
-/// When Kafka took the record at an offset. Blocks.
-fn record_time(
-    settings: &ClientConfig,
-    topic: &str,
-    partition: u32,
-    offset: u64,
-) -> Result<Found, KafkaError> {
-    let look = look_from(settings, topic, partition, offset)?;
-    Ok(if offset < look.start {
-        Found::Expired
-    } else if offset >= look.end {
-        Found::BehindTheEnd(look.end)
-    } else {
-        match look.first {
-            Some((first, time)) if first == offset => Found::At(time),
-            // The record itself is gone; a later one does not tell.
-            _ => Found::Expired,
-        }
-    })
 }
 
 /// What a reader finds that starts at some offset.

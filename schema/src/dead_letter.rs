@@ -11,14 +11,37 @@ use crate::row::Millis;
 /// The table of dead letters.
 pub const DEAD_LETTERS: &str = "audit_dead_letters";
 
-/// One record, or a run of absent ones, that is not an event.
+/// Kind of a letter whose event was stored before, at a lower offset.
+pub const DUPLICATE: &str = "duplicate";
+
+/// Kind of a letter for offsets at which Kafka holds no record.
+pub const ABSENT: &str = "absent";
+
+/// Kind of a letter for offsets that a person gave up, because their records cannot be read.
+pub const SKIPPED: &str = "skipped";
+
+/// Kinds of a letter whose record is no event as it is: those of
+/// [`DecodeError`](crate::wire::DecodeError).
+pub const UNDECODABLE: [&str; 3] = ["malformed", "unsupported_version", "too_large"];
+
+/// Every kind.
+pub const KINDS: [&str; 6] = [
+    "malformed",
+    "unsupported_version",
+    "too_large",
+    DUPLICATE,
+    ABSENT,
+    SKIPPED,
+];
+
+/// One record that is not an event, or a run of offsets without a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
     /// Its position; the first one, if it stands for a run.
     pub position: Position,
-    /// The last offset it stands for; higher than its position's only for absent records.
+    /// The last offset it stands for; higher than its position's only for absent and skipped ones.
     pub last_offset: u64,
-    /// What is wrong, in one word.
+    /// What is wrong, in one word; one of [`KINDS`].
     pub kind: &'static str,
     /// What is wrong, in a sentence.
     pub reason: String,

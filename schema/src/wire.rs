@@ -56,6 +56,13 @@ impl DecodeError {
     }
 }
 
+/// The version that a dead letter of kind `unsupported_version` was refused for, read back from
+/// the reason that [`DecodeError`] gave it; `None` for another reason.
+pub fn refused_version(reason: &str) -> Option<&str> {
+    let (version, rest) = reason.strip_prefix("version \"")?.split_once('"')?;
+    (rest == " of the wire format is not known").then_some(version)
+}
+
 /// The record key: what keeps its order together.
 ///
 /// An empty or `unknown` event key is replaced by the event's id; otherwise all failed sign-ins
@@ -126,6 +133,14 @@ mod tests {
             decode(&value, Some(b"2")).unwrap_err(),
             DecodeError::UnsupportedVersion("2".into())
         );
+    }
+
+    #[test]
+    fn a_refused_version_is_read_back_from_its_reason() {
+        let refused = decode(b"{}", Some(b"2")).unwrap_err().to_string();
+        assert_eq!(refused_version(&refused), Some("2"));
+        let malformed = decode(b"{}", None).unwrap_err().to_string();
+        assert_eq!(refused_version(&malformed), None);
     }
 
     #[test]

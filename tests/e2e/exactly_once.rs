@@ -242,17 +242,21 @@ pub(crate) async fn a_topic_created_anew_is_not_taken_for_the_old_one(
     })
     .await?;
     let new = world.publish(200).await?;
-    let confused = world.consumer().await?;
+    let mut confused = world.consumer().await?;
     let stopped = |line: &str| line.contains("the topic is not the one").then_some(());
     confused
         .says("that the topic is another one", stopped)
         .await?;
-    drop(confused);
+    ensure!(confused.stop(Signal::TERM).await?);
     let rows = world.sql("SELECT count() FROM audit_events").await?;
     ensure!(rows == "50", "{rows}");
 
     // Once an operator has said so, the new life is consumed from its beginning.
-    world.run("audit-consumer", &["migrate", "--new-incarnation"])?;
+    wait_until("the group to be empty", async || {
+        world.run("audit-consumer", &["migrate", "--new-incarnation"])?;
+        Ok(Some(()))
+    })
+    .await?;
     let _consumer = world.consumer().await?;
     world.holds_exactly(&[old, new].concat()).await
 }

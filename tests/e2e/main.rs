@@ -16,6 +16,7 @@ mod isolation;
 mod local_stack;
 mod reading;
 mod round_trip;
+mod ways_out;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -76,6 +77,10 @@ fn trials(stack: &Arc<Option<Stack>>) -> Vec<Trial> {
         exactly_once::transaction_markers_are_written_down_as_absent,
         exactly_once::a_topic_created_anew_is_not_taken_for_the_old_one,
         exactly_once::a_row_taken_away_and_one_put_twice_are_found,
+        ways_out::lost_records_are_skipped_on_purpose_and_written_down,
+        ways_out::rows_taken_away_are_put_back_once,
+        ways_out::a_replayed_dead_letter_is_one_row_however_often,
+        ways_out::an_unchanged_topic_begins_no_new_life,
         bad_input::what_ingest_is_sent_is_stored_or_refused_with_a_reason,
         bad_input::what_the_query_api_is_asked_is_answered_or_refused_with_a_reason,
         isolation::a_project_sees_only_its_own_events,
