@@ -8,5 +8,6 @@
 )]
 
 pub mod process;
+pub mod server;
 pub mod stack;
 pub mod world;
