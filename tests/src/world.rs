@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use audit_producer::{Producer, ProducerConfig};
+use audit_producer::{Producer, ProducerConfig, Stored};
 use audit_schema::{Event, EventId, EventType, ProjectId};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -35,8 +35,8 @@ pub struct World {
     started: Mutex<usize>,
     /// Settings beside those every world has.
     more: Mutex<Vec<(String, String)>>,
-    /// Whether the tables are to be audited in the end.
-    sound: Mutex<bool>,
+    /// Whether the tables are still to be audited in the end.
+    to_audit: Mutex<bool>,
 }
 
 /// A service with an HTTP API.
@@ -68,7 +68,7 @@ impl World {
             http: reqwest::Client::new(),
             started: Mutex::new(0),
             more: Mutex::default(),
-            sound: Mutex::new(true),
+            to_audit: Mutex::new(true),
         })
     }
 
@@ -107,7 +107,7 @@ impl World {
 
     /// The test has broken the tables on purpose: they are not audited in the end.
     pub fn broken_on_purpose(&self) {
-        *self.sound.lock().unwrap() = false;
+        *self.to_audit.lock().unwrap() = false;
     }
 
     fn keys_file(&self) -> PathBuf {
@@ -315,18 +315,32 @@ impl World {
 
     /// Publishes so many events of distinct users, and gives their ids once Kafka has them.
     pub async fn publish(&self, events: usize) -> anyhow::Result<Vec<EventId>> {
+        let events = (0..events).map(|number| event("acme", &format!("user-{number}")));
+        let stored = self.publish_all(events).await?;
+        Ok(stored.into_iter().map(|(id, _)| id).collect())
+    }
+
+    /// The same for events of one user, which all go to one partition.
+    pub async fn publish_of(&self, user: &str, events: usize) -> anyhow::Result<Vec<EventId>> {
+        let events = (0..events).map(|_| event("acme", user));
+        let stored = self.publish_all(events).await?;
+        Ok(stored.into_iter().map(|(id, _)| id).collect())
+    }
+
+    /// Publishes these events, and says once Kafka has them where each is.
+    pub async fn publish_all(
+        &self,
+        events: impl Iterator<Item = Event<'static>>,
+    ) -> anyhow::Result<Vec<(EventId, Stored)>> {
         let producer = self.producer()?;
-        let mut ids = Vec::new();
-        let mut receipts = Vec::new();
-        for number in 0..events {
-            let event = event("acme", &format!("user-{number}"));
-            ids.push(event.id);
-            receipts.push(producer.publish(&event));
+        let receipts: Vec<_> = events
+            .map(|event| (event.id, producer.publish(&event)))
+            .collect();
+        let mut stored = Vec::new();
+        for (id, receipt) in receipts {
+            stored.push((id, receipt.await?));
         }
-        for receipt in receipts {
-            receipt.await?;
-        }
-        Ok(ids)
+        Ok(stored)
     }
 
     /// Checks that each of these events is stored exactly once, and nothing else.
@@ -378,12 +392,20 @@ impl World {
     pub async fn ends_with(&self, ids: &[EventId]) -> anyhow::Result<()> {
         self.settled().await?;
         self.holds_exactly(ids).await?;
-        self.audit().await
+        self.audit()?;
+        // Servers that are the test's own end with it.
+        *self.to_audit.lock().unwrap() = false;
+        Ok(())
     }
 
     /// Every offset of this world is in exactly one table, once.
-    pub async fn audit(&self) -> anyhow::Result<()> {
-        if !*self.sound.lock().unwrap() {
+    pub fn audit(&self) -> anyhow::Result<()> {
+        self.run("audit-consumer", &["verify"]).map(drop)
+    }
+
+    /// The audit that every test ends with, unless it had its own or has no tables.
+    pub async fn audit_in_the_end(&self) -> anyhow::Result<()> {
+        if !*self.to_audit.lock().unwrap() {
             return Ok(());
         }
         let exists = self
@@ -393,7 +415,7 @@ impl World {
             ))
             .await;
         if exists.is_ok_and(|tables| tables != "0") {
-            self.run("audit-consumer", &["verify"])?;
+            self.audit()?;
         }
         Ok(())
     }
