@@ -32,8 +32,13 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use audit_tests::stack::Stack;
 use audit_tests::world::World;
 
+/// How many tests run beside each other.
+const TESTS_AT_A_TIME: usize = 4;
+
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    // A test waits most of its time, for sessions that time out and servers that start.
+    arguments.test_threads.get_or_insert(TESTS_AT_A_TIME);
     if arguments.list {
         let stack = Arc::new(None);
         return libtest_mimic::run(&arguments, trials(&stack)).exit_code();
