@@ -24,6 +24,9 @@ use crate::offsets::{Commit, Declared};
 /// How long the broker may take to answer.
 const ANSWER: Duration = Duration::from_secs(15);
 
+/// How long to wait before the broker is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+
 /// What every topic of events has to be configured as, beside its retention.
 const SETTINGS: [(&str, &str); 4] = [
     ("message.timestamp.type", "LogAppendTime"),
@@ -173,7 +176,21 @@ impl Topic {
         match made.into_iter().next() {
             Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(false),
             Some(Err((_, code))) => Err(self.kafka(KafkaError::AdminOp(code))),
-            _ => Ok(true),
+            _ => self.until_known().await.map(|()| true),
+        }
+    }
+
+    /// Waits until the topic that was just made is known to the broker that is asked: the one that
+    /// makes it tells the others afterwards, and itself.
+    async fn until_known(&self) -> Result<(), TopicError> {
+        let deadline = Instant::now() + ANSWER;
+        loop {
+            match self.partitions().await {
+                Err(TopicError::Unknown(_)) if Instant::now() < deadline => {
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
+                answered => return answered.map(drop),
+            }
         }
     }
 
