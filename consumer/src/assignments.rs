@@ -52,6 +52,8 @@ pub(crate) struct Assignments {
     clock_skew: Duration,
     retention: Duration,
     readiness: Readiness,
+    /// Cancelled when this membership has to end.
+    given_up: CancellationToken,
     held: HashMap<u32, Held>,
     /// Cancelled when the last loop of a partition has ended.
     ended: HashMap<u32, CancellationToken>,
@@ -67,8 +69,8 @@ impl std::fmt::Debug for Assignments {
     }
 }
 
-/// What the loops need.
-#[derive(Debug)]
+/// What the loops need, whatever membership they run in.
+#[derive(Debug, Clone)]
 pub(crate) struct Parts {
     /// The topic's registered life.
     pub(crate) incarnation: u32,
@@ -78,8 +80,6 @@ pub(crate) struct Parts {
     pub(crate) store: Arc<Writer>,
     /// What counts what they wrote.
     pub(crate) settler: Arc<Settler<Writer>>,
-    /// The way to the source.
-    pub(crate) commands: mpsc::UnboundedSender<Command>,
     /// How far Kafka's clock may be from ours.
     pub(crate) clock_skew: Duration,
     /// How long Kafka keeps records.
@@ -89,18 +89,25 @@ pub(crate) struct Parts {
 }
 
 impl Assignments {
-    /// No partitions yet; they come through `consumer`'s group.
-    pub(crate) fn new(consumer: Arc<BaseConsumer<GroupContext>>, parts: Parts) -> Self {
+    /// No partitions yet; they come through `consumer`'s group. `commands` go to its source, and
+    /// `given_up` is cancelled when its membership has to end.
+    pub(crate) fn new(
+        consumer: Arc<BaseConsumer<GroupContext>>,
+        parts: Parts,
+        commands: mpsc::UnboundedSender<Command>,
+        given_up: CancellationToken,
+    ) -> Self {
         Self {
             consumer,
             incarnation: parts.incarnation,
             topic: parts.topic,
             store: parts.store,
             settler: parts.settler,
-            commands: parts.commands,
+            commands,
             clock_skew: parts.clock_skew,
             retention: parts.retention,
             readiness: parts.readiness,
+            given_up,
             held: HashMap::new(),
             ended: HashMap::new(),
             stopped: BTreeMap::new(),
@@ -215,6 +222,15 @@ impl Assignments {
                 kafka.partition = partition,
                 "another member has the partition now"
             );
+            return;
+        }
+        if matches!(error, PartitionError::MembershipInDoubt(_)) {
+            tracing::warn!(
+                kafka.partition = partition,
+                error = %with_causes(error),
+                "leaving the group: only then is a copy of the commit refused"
+            );
+            self.given_up.cancel();
             return;
         }
         let reason = with_causes(error);

@@ -8,8 +8,6 @@ use audit_service::config::{Properties, Secret, Validate};
 use audit_service::telemetry::Telemetry;
 use serde::Deserialize;
 
-use crate::recovery::LATE_LIMIT;
-
 /// The annotated defaults.
 pub const DEFAULTS: &str = include_str!("../config.toml");
 
@@ -179,10 +177,6 @@ impl Validate for Config {
             }
         };
         refuse(
-            self.kafka.session_timeout < LATE_LIMIT,
-            "kafka.session_timeout must be at least 10s, the time in which the server takes an insert",
-        );
-        refuse(
             self.kafka.brokers.is_empty(),
             "kafka.brokers must name a broker",
         );
@@ -220,12 +214,5 @@ mod tests {
         let config: Config = audit_service::config::load("consumer", DEFAULTS, None).unwrap();
         assert_eq!(config.kafka.topic, audit_schema::wire::TOPIC);
         assert_eq!(config.batch.interval, Duration::from_millis(250));
-    }
-
-    #[test]
-    fn a_session_shorter_than_the_late_limit_is_refused() {
-        let mut config: Config = audit_service::config::load("consumer", DEFAULTS, None).unwrap();
-        config.kafka.session_timeout = Duration::from_secs(9);
-        assert!(config.complaints()[0].contains("session_timeout"));
     }
 }

@@ -32,6 +32,10 @@ pub enum PartitionError {
     /// Drop what is held, quietly: another member has the partition now.
     #[error("the partition was taken away")]
     Fenced,
+    /// Leave the group and join it anew: a copy of a commit may be on its way, which only the end
+    /// of this membership makes the broker refuse.
+    #[error("an offset commit may have been sent twice")]
+    MembershipInDoubt(#[source] Option<rdkafka::error::KafkaError>),
     /// Alarm: ClickHouse refuses what it is asked.
     #[error(transparent)]
     Read(#[from] ReadError),

@@ -5,6 +5,7 @@ pub mod batch;
 pub mod config;
 pub mod error;
 pub mod group;
+mod membership;
 mod metrics;
 pub mod offsets;
 pub mod partition;
@@ -23,15 +24,11 @@ use audit_service::Tasks;
 use audit_service::admin::{self, Readiness};
 use audit_service::tasks::{Failure, TasksError};
 use audit_service::telemetry;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::assignments::{Assignments, Parts};
+use crate::assignments::Parts;
 use crate::config::Config;
-use crate::group::GroupContext;
 use crate::settle::Settler;
-use crate::source::Source;
 use crate::topic::{Topic, TopicError};
 use crate::writer::Writer;
 
@@ -94,73 +91,26 @@ pub async fn run(
     let incarnation = topic.check().await?;
     let settler = Arc::new(Settler::new(Arc::clone(&store)));
 
-    let mut settings = topic.client_config();
-    if !config.kafka.instance.is_empty() {
-        settings.set("group.instance.id", &config.kafka.instance);
-    }
-    let consumer: BaseConsumer<GroupContext> = settings
-        .set("group.id", &config.kafka.group)
-        .set(
-            "session.timeout.ms",
-            config.kafka.session_timeout.as_millis().to_string(),
-        )
-        .set("partition.assignment.strategy", "cooperative-sticky")
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        .set("auto.offset.reset", "error")
-        .set("enable.partition.eof", "true")
-        // An aborted transaction's records are at offsets of their own like all others; hiding
-        // them would also stop reading at the first transaction left open.
-        .set("isolation.level", "read_uncommitted")
-        .set("queued.max.messages.kbytes", "32768")
-        // A partition that is read on after a pause waits for the fetch under way to end, and a
-        // full queue for the next look at it: the defaults are 500 ms and 1 s.
-        .set("fetch.wait.max.ms", "50")
-        .set("fetch.queue.backoff.ms", "10")
-        .set("socket.timeout.ms", "10000")
-        .create_with_context(GroupContext::default())?;
-    consumer.subscribe(&[&config.kafka.topic])?;
-    let consumer = Arc::new(consumer);
-
-    let (commands, obeyed) = mpsc::unbounded_channel();
-    let (events, followed) = mpsc::unbounded_channel();
-    let source = Source::new(
-        Arc::clone(&consumer),
-        &topic,
+    let parts = Parts {
         incarnation,
-        config.batch.clone(),
-        (obeyed, events),
-    );
-    let assignments = Assignments::new(
-        consumer,
-        Parts {
-            incarnation,
-            topic,
-            store,
-            settler: Arc::clone(&settler),
-            commands,
-            clock_skew: config.settle.clock_skew,
-            retention: config.topic.retention,
-            readiness,
-        },
-    );
+        topic,
+        store,
+        settler: Arc::clone(&settler),
+        clock_skew: config.settle.clock_skew,
+        retention: config.topic.retention,
+        readiness,
+    };
+    let (interval, budget) = (config.settle.interval, config.shutdown.budget);
 
-    // Work goes from the source through the partitions to the settler, and stops in that order:
-    // what the source hands over at the end is still written and counted.
+    // Counting goes on until all that is held is written.
     let written = CancellationToken::new();
-    let (stop, budget) = (shutdown.clone(), config.shutdown.budget);
+    let (all_written, stop) = (written.clone(), shutdown.clone());
     let mut tasks = Tasks::new(shutdown);
-    tasks.spawn("source", async move {
-        let ended = tokio::task::spawn_blocking(move || source.run(&stop, budget)).await;
-        ended.map_err(|panic| Box::new(panic) as Failure)
-    });
-    let all_written = written.clone();
-    tasks.spawn("partitions", async move {
-        assignments.run(followed).await;
+    tasks.spawn("membership", async move {
+        let ended = membership::run(&config, &parts, stop).await;
         all_written.cancel();
-        Ok::<(), Failure>(())
+        ended
     });
-    let interval = config.settle.interval;
     tasks.spawn("settler", async move {
         settler.run(interval, written).await?;
         // Once more for what was answered last.

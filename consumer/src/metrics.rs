@@ -16,7 +16,7 @@ const DEAD_LETTERS: &str = "audit_consumer_dead_letters_total";
 const BATCH_ROWS: &str = "audit_consumer_batch_rows";
 const INSERT_SECONDS: &str = "audit_consumer_insert_seconds";
 const IN_DOUBT: &str = "audit_consumer_inserts_in_doubt_total";
-const RECOVERED: &str = "audit_consumer_recovery_inserts_total";
+const RECOVERED: &str = "audit_consumer_recovered_rows_total";
 const SHORT: &str = "audit_consumer_short_ranges_total";
 const DOUBLED: &str = "audit_consumer_doubled_rows_total";
 const SETTLE_SECONDS: &str = "audit_consumer_settle_seconds";
@@ -37,7 +37,7 @@ pub fn describe() {
     describe_counter!(IN_DOUBT, "Inserts whose outcome was unknown.");
     describe_counter!(
         RECOVERED,
-        "Inserts sent to recover a range, by kind of token."
+        "Rows sent again because an insert in doubt did not bring them."
     );
     describe_counter!(
         SHORT,
@@ -84,8 +84,8 @@ pub(crate) fn in_doubt() {
     counter!(IN_DOUBT).increment(1);
 }
 
-pub(crate) fn recovered(token: &'static str) {
-    counter!(RECOVERED, "token" => token).increment(1);
+pub(crate) fn recovered(rows: usize) {
+    counter!(RECOVERED).increment(u64::try_from(rows).unwrap_or(u64::MAX));
 }
 
 pub(crate) fn short() {

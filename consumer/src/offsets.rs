@@ -1,18 +1,23 @@
 //! The consumer group's offsets as the protocol uses them: a fence and a hint.
 //!
-//! Before a batch is inserted its range is declared by one offset commit, whose metadata names the
-//! range. The broker refuses the commit of a member it has replaced, so an accepted commit proves
-//! that this member was alive after the insert's clock was read. The broker does *not* check that
-//! a live member owns the partition (measured on Apache Kafka 4.4, all three group protocols), so
-//! the right to commit is taken away here, in the callback that hands the partition back, and
-//! every commit is made while holding it.
+//! Before every insert its range is declared by one offset commit, whose metadata names the range
+//! and the time on ClickHouse's clock that the insert will carry. The broker refuses the commit of
+//! a member it has replaced, so what a successor reads is the last thing its predecessor sent. The
+//! broker does *not* check that a live member owns the partition (measured on Apache Kafka 4.4, all
+//! three group protocols), so the right to commit is taken away here, in the callback that hands
+//! the partition back, and every commit is made while holding it.
+//!
+//! A commit that is not answered at once may have been sent more than once, and a copy of it may
+//! land behind a later one. Then what a successor reads would not be the last thing any more, so
+//! the member gives up its membership: the broker refuses whatever is still on its way.
 
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use audit_schema::OffsetRange;
+use audit_schema::row::Millis;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
@@ -26,10 +31,13 @@ use crate::group::{GroupContext, Right};
 pub enum Declared {
     /// Nothing is under way.
     Nothing,
-    /// The intent: this range, which begins at the committed offset, is being inserted as one.
-    Intent(OffsetRange),
-    /// Anything below this offset may be under way, under tokens that nobody remembers.
-    DoubtUntil(u64),
+    /// The intent: rows of a range, which begins at the committed offset, are being inserted.
+    Intent {
+        /// The range.
+        range: OffsetRange,
+        /// ClickHouse's time that this insert carries, and no earlier one exceeds.
+        clock: Millis,
+    },
 }
 
 /// One commit: everything below `next` was answered, and `declared` may be under way.
@@ -42,12 +50,11 @@ pub struct Commit {
 }
 
 impl Commit {
-    /// The commit's metadata: `v1|incarnation|` and `first-last`, `?end` or nothing.
+    /// The commit's metadata: `v1|incarnation|` and `first-last@clock` or nothing.
     pub(crate) fn metadata(self, incarnation: u32) -> String {
         match self.declared {
             Declared::Nothing => format!("v1|{incarnation}|"),
-            Declared::Intent(range) => format!("v1|{incarnation}|{range}"),
-            Declared::DoubtUntil(end) => format!("v1|{incarnation}|?{end}"),
+            Declared::Intent { range, clock } => format!("v1|{incarnation}|{range}@{}", clock.0),
         }
     }
 
@@ -57,12 +64,13 @@ impl Commit {
         let text = metadata.strip_prefix(&format!("v1|{incarnation}|"))?;
         let declared = if text.is_empty() {
             Declared::Nothing
-        } else if let Some(end) = text.strip_prefix('?') {
-            Declared::DoubtUntil(end.parse().ok()?)
         } else {
-            let (first, last) = text.split_once('-')?;
+            let (range, clock) = text.split_once('@')?;
+            let (first, last) = range.split_once('-')?;
             let range = OffsetRange::new(first.parse().ok()?, last.parse().ok()?)?;
-            Declared::Intent(Some(range).filter(|range| range.first() == next)?)
+            let clock = Millis(clock.parse().ok()?);
+            Some(range).filter(|range| range.first() == next)?;
+            Declared::Intent { range, clock }
         };
         Some(Self { next, declared })
     }
@@ -71,8 +79,7 @@ impl Commit {
     pub fn end(self) -> u64 {
         match self.declared {
             Declared::Nothing => self.next,
-            Declared::Intent(range) => range.end(),
-            Declared::DoubtUntil(end) => end.max(self.next),
+            Declared::Intent { range, .. } => range.end(),
         }
     }
 }
@@ -91,8 +98,8 @@ pub trait Offsets: Send + Sync {
     /// The last commit, if there is one of ours.
     fn committed(&self) -> impl Future<Output = Result<Option<Commit>, PartitionError>> + Send;
 
-    /// Commits, and returns when the broker has answered. An unanswered commit is repeated
-    /// unchanged.
+    /// Commits, and returns when the broker has answered; with
+    /// [`PartitionError::MembershipInDoubt`] if a copy of the commit may still be on its way.
     fn commit(&self, commit: Commit) -> impl Future<Output = Result<(), PartitionError>> + Send;
 
     /// Where the log begins and ends.
@@ -116,6 +123,14 @@ impl fmt::Debug for GroupOffsets {
             .finish_non_exhaustive()
     }
 }
+
+/// After how long the client itself repeats a request whose connection broke, at the earliest four
+/// fifths of it: what was answered sooner was sent once.
+/// Source: `rd_kafka_broker_buf_retry` of librdkafka, which varies `retry.backoff.ms` by a fifth.
+pub(crate) const CLIENT_REPEATS: Duration = Duration::from_secs(2);
+
+/// A commit that was answered within this time was sent once.
+const SENT_ONCE: Duration = Duration::from_millis(1500);
 
 /// How long one question to the broker may take before it is asked again.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -152,11 +167,12 @@ impl GroupOffsets {
         Ok(list)
     }
 
-    /// Asks the broker until it answers.
+    /// Asks the broker until it answers, or until `give_up` says not to ask again.
     async fn until_answered<T: Send + 'static>(
         &self,
         what: &'static str,
         ask: impl Fn(&Self) -> Result<T, KafkaError> + Clone + Send + 'static,
+        give_up: impl Fn(&KafkaError) -> bool,
     ) -> Result<T, PartitionError> {
         loop {
             let (offsets, ask) = (self.clone(), ask.clone());
@@ -176,6 +192,9 @@ impl GroupOffsets {
                     return Err(PartitionError::Commit(error));
                 }
                 Ok(Some(Err(error))) => {
+                    if give_up(&error) {
+                        return Err(PartitionError::MembershipInDoubt(Some(error)));
+                    }
                     tracing::warn!(
                         kafka.partition = self.id.partition,
                         error = %error,
@@ -190,7 +209,7 @@ impl GroupOffsets {
 
 impl Offsets for GroupOffsets {
     async fn committed(&self) -> Result<Option<Commit>, PartitionError> {
-        self.until_answered("committed offset", |this| {
+        let ask = |this: &Self| {
             let found = this.consumer.committed_offsets(this.list(None)?, ANSWER)?;
             let element = found.elements().into_iter().next();
             Ok(element.and_then(|element| match element.offset() {
@@ -201,20 +220,30 @@ impl Offsets for GroupOffsets {
                 ),
                 _ => None,
             }))
-        })
-        .await
+        };
+        self.until_answered("committed offset", ask, |_| false)
+            .await
     }
 
     async fn commit(&self, commit: Commit) -> Result<(), PartitionError> {
-        self.until_answered("offset commit", move |this| {
+        let ask = move |this: &Self| {
+            let sent = Instant::now();
             this.consumer
-                .commit(&this.list(Some(commit))?, CommitMode::Sync)
-        })
-        .await
+                .commit(&this.list(Some(commit))?, CommitMode::Sync)?;
+            Ok(sent.elapsed() < SENT_ONCE)
+        };
+        let sent_once = self
+            .until_answered("offset commit", ask, |error| !is_no(error))
+            .await?;
+        if sent_once {
+            Ok(())
+        } else {
+            Err(PartitionError::MembershipInDoubt(None))
+        }
     }
 
     async fn bounds(&self) -> Result<Bounds, PartitionError> {
-        self.until_answered("log bounds", |this| {
+        let ask = |this: &Self| {
             let partition = i32::try_from(this.id.partition).unwrap_or(i32::MAX);
             let (start, end) = this
                 .consumer
@@ -223,8 +252,8 @@ impl Offsets for GroupOffsets {
                 start: u64::try_from(start).unwrap_or(0),
                 end: u64::try_from(end).unwrap_or(0),
             })
-        })
-        .await
+        };
+        self.until_answered("log bounds", ask, |_| false).await
     }
 }
 
@@ -254,6 +283,19 @@ fn is_refused(error: &KafkaError) -> bool {
     )
 }
 
+/// Whether the broker itself said that it did not take a commit, and may take it later.
+fn is_no(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::CoordinatorLoadInProgress
+                | RDKafkaErrorCode::CoordinatorNotAvailable
+                | RDKafkaErrorCode::NotCoordinator
+                | RDKafkaErrorCode::RebalanceInProgress
+        )
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -276,7 +318,9 @@ mod tests {
         let right = Right::granted();
         let offsets =
             GroupOffsets::new(Arc::new(consumer), "events".into(), id, Arc::clone(&right));
-        let declared = Declared::Intent(OffsetRange::new(7, 12).unwrap());
+        let range = OffsetRange::new(7, 12).unwrap();
+        let clock = Millis(1_700_000_000_000);
+        let declared = Declared::Intent { range, clock };
         let mine = Commit { next: 7, declared };
         offsets.commit(mine).await.unwrap();
         assert_eq!(offsets.committed().await.unwrap(), Some(mine));
@@ -296,10 +340,10 @@ mod tests {
     #[test]
     fn an_intent_is_read_back_as_it_was_committed() {
         let range = OffsetRange::new(7, 12).unwrap();
+        let clock = Millis(1_700_000_000_000);
         for (declared, metadata) in [
             (Declared::Nothing, "v1|3|"),
-            (Declared::Intent(range), "v1|3|7-12"),
-            (Declared::DoubtUntil(99), "v1|3|?99"),
+            (Declared::Intent { range, clock }, "v1|3|7-12@1700000000000"),
         ] {
             let commit = Commit { next: 7, declared };
             assert_eq!(commit.metadata(3), metadata);
@@ -311,12 +355,14 @@ mod tests {
     fn a_commit_of_another_hand_is_none() {
         for metadata in [
             "",
-            "v2|3|7-12",
-            "v1|4|7-12",
-            "v1|3|12-7",
-            "v1|3|8-12",
-            "v1|3|x-y",
-            "7-12",
+            "v2|3|7-12@5",
+            "v1|4|7-12@5",
+            "v1|3|12-7@5",
+            "v1|3|8-12@5",
+            "v1|3|x-y@5",
+            "v1|3|7-12@",
+            "v1|3|7-12",
+            "7-12@5",
         ] {
             assert_eq!(Commit::parse(7, metadata, 3), None, "{metadata:?}");
         }

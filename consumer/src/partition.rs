@@ -1,12 +1,13 @@
 //! One partition: the loop that makes every offset of it end in exactly one table.
 //!
-//! The path of a batch is `write`: declare its range (the commit), insert it under a token that
-//! names exactly its offsets, and say that it was answered; settling counts it later. Everything
-//! that can go wrong on the way ends in `recover`, which looks before it sends.
+//! The path of a batch is `write`: declare its range (the commit), insert it under a token of its
+//! own, and say that it was answered; settling counts it later. Everything that can go wrong on the
+//! way ends in `look`, which finds out what is missing when nothing is on its way any more.
 //!
-//! Two owners of a partition can only ever hold the same range: the broker refuses the commit of
-//! a replaced member, the server refuses an insert that is older than that commit can be, and a
-//! live member lost its right to commit before the partition was handed on.
+//! At any time at most one insert of a partition is without an outcome, whoever sent it, and the
+//! last commit says which: the broker refuses the commit of a replaced member, and a live member
+//! lost its right to commit before the partition was handed on. So a successor knows what to wait
+//! for, and for how long.
 
 use std::fmt;
 use std::future::Future;
@@ -14,32 +15,34 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use audit_schema::OffsetRange;
+use audit_schema::row::Millis;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::batch::{Batch, PartitionId, Table};
 use crate::error::{InsertError, PartitionError, ReadError};
 use crate::metrics;
 use crate::offsets::{Commit, Declared, Offsets};
-use crate::recovery::{FirstToken, LATE_LIMIT, LATE_MARGIN, Plan, plan};
+use crate::recovery::{Plan, plan};
 use crate::settle::{Progress, Settler};
-use crate::store::{Insert, Store};
+use crate::store::{Insert, Store, token_prefix};
 
 /// How many offsets are looked at together when a partition starts.
 const WINDOW: u64 = 100_000;
 
+/// How often an insert in doubt is looked for.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
 /// What a partition asks of the source.
 #[derive(Debug)]
 pub enum Command {
-    /// Read the partition from `from` on, end a batch before each of `cuts`, and hand batches to
-    /// `batches`: the first when it is due, each further one after a [`Command::Ready`].
+    /// Read the partition from `from` on, and hand batches to `batches`: the first when it is due,
+    /// each further one after a [`Command::Ready`].
     Read {
         /// The partition.
         partition: u32,
         /// The first offset.
         from: u64,
-        /// Offsets at which a batch has to begin.
-        cuts: Vec<u64>,
         /// Where the batches go.
         batches: mpsc::Sender<Batch>,
     },
@@ -57,17 +60,13 @@ pub enum Command {
     },
 }
 
-/// What is not known to be stored when a partition starts.
+/// Where a partition starts, and how far what is stored may have holes.
 #[derive(Debug, Clone, Copy)]
-struct Doubt {
-    /// Where to begin reading.
+struct Start {
+    /// Where to begin reading: everything below is stored.
     from: u64,
-    /// The range a predecessor declared: its token is known.
-    intent: Option<OffsetRange>,
-    /// Nothing from here on was sent by anyone.
+    /// Nothing is stored from here on.
     end: u64,
-    /// No predecessor sends anything after this moment.
-    since: Instant,
 }
 
 /// What became of a batch.
@@ -87,8 +86,10 @@ pub struct Partition<O, S> {
     settler: Arc<Settler<S>>,
     progress: Arc<Progress>,
     source: mpsc::UnboundedSender<Command>,
-    /// The commit that stands, repeated as it is before each further insert of its range.
+    /// The commit that stands.
     commit: Commit,
+    /// No insert of this partition that anyone sent carries a later time of ClickHouse's.
+    clock: Millis,
     idle: Duration,
 }
 
@@ -123,6 +124,7 @@ impl<O: Offsets, S: Store> Partition<O, S> {
                 next: 0,
                 declared: Declared::Nothing,
             },
+            clock: Millis::default(),
             idle,
         }
     }
@@ -131,7 +133,7 @@ impl<O: Offsets, S: Store> Partition<O, S> {
     pub async fn run(mut self) -> PartitionError {
         loop {
             let started = match self.start().await {
-                Ok(doubt) => self.follow(doubt).await,
+                Ok(start) => self.follow(start).await,
                 Err(error) => Err(error),
             };
             match started {
@@ -146,65 +148,61 @@ impl<O: Offsets, S: Store> Partition<O, S> {
         }
     }
 
-    /// Finds what is in doubt: everything from the settled offset up to the end of the declared
-    /// range or the highest stored offset. What is there without a hole is settled on the spot.
-    async fn start(&mut self) -> Result<Doubt, PartitionError> {
-        let since = Instant::now();
+    /// Finds out up to where everything is stored, and waits for what may still land behind it:
+    /// what the last commit declares, or, without a commit of ours, anything sent until now.
+    async fn start(&mut self) -> Result<Start, PartitionError> {
         let settled = self.ask(|| self.store.settled(self.id)).await?;
         let committed = self.offsets.committed().await?;
         let bounds = self.offsets.bounds().await?;
-        let mut from = settled.unwrap_or(bounds.start);
-        let highest = self.ask(|| self.store.highest(self.id, from)).await?;
-        let stored_end = highest.map_or(from, |highest| highest.saturating_add(1));
-        if stored_end > bounds.end {
-            return Err(PartitionError::OtherTopic {
-                reason: format!(
-                    "offsets below {stored_end} are stored, but the log ends at {}",
-                    bounds.end
-                ),
-            });
-        }
-        let intent = match committed.map(|commit| commit.declared) {
-            Some(Declared::Intent(range)) if range.end() <= bounds.end => Some(range),
-            _ => None,
+        let declared_end = committed.map_or(0, Commit::end).min(bounds.end);
+        let declared = committed.map(|commit| commit.declared);
+        self.clock = match declared {
+            Some(Declared::Intent { clock, .. }) => clock,
+            _ => self.ask(|| self.store.clock()).await?,
         };
-        // Without a commit of ours nobody says how far a predecessor had come: all that is in the
-        // log may be under way.
-        let committed_end = committed.map_or(bounds.end, Commit::end).min(bounds.end);
-        let end = stored_end.max(committed_end);
-
-        while let Some(window) = OffsetRange::until(from, end.min(from.saturating_add(WINDOW))) {
-            let present = self.ask(|| self.store.present(self.id, window)).await?;
-            let hole = (window.first()..window.end())
-                .zip(&present)
-                .find(|(want, have)| want != *have);
-            let missing = match hole {
-                Some((missing, _)) => Some(missing),
-                None => (window.first()..window.end()).nth(present.len()),
-            };
-            match missing {
-                None => from = window.end(),
-                Some(missing) => {
-                    // The declared range is only recovered whole: its token names all of it.
-                    let declared = intent.filter(|intent| intent.contains(missing));
-                    from = declared.map_or(missing, |intent| intent.first().max(from));
-                    break;
-                }
+        let mut from = settled.unwrap_or(bounds.start);
+        let mut waited = false;
+        let end = loop {
+            let may_land = self
+                .ask(|| self.store.may_land(self.id, self.clock))
+                .await?;
+            let highest = self.ask(|| self.store.highest(self.id, from)).await?;
+            let stored_end = highest.map_or(from, |highest| highest.saturating_add(1));
+            if stored_end > bounds.end {
+                return Err(PartitionError::OtherTopic {
+                    reason: format!(
+                        "offsets below {stored_end} are stored, but the log ends at {}",
+                        bounds.end
+                    ),
+                });
             }
-        }
+            from = self.first_missing(from, stored_end).await?;
+            // A commit of ours says how far a predecessor had come: if that is all there, nothing
+            // is on its way.
+            let all_there = declared.is_some() && from >= stored_end.max(declared_end);
+            if all_there || !may_land {
+                break stored_end;
+            }
+            if !waited {
+                tracing::info!(
+                    kafka.partition = self.id.partition,
+                    from,
+                    committed = ?committed,
+                    "waiting for what a predecessor may have sent"
+                );
+                waited = true;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        };
         if from < bounds.start {
             return Err(PartitionError::Lost {
                 missing: from,
                 log_start: bounds.start,
             });
         }
-        // What is found stands, and is repeated as it is before everything that is sent again.
-        self.commit = committed
-            .filter(|commit| commit.end() == end)
-            .unwrap_or(Commit {
-                next: from,
-                declared: Declared::DoubtUntil(end),
-            });
+        if let Some(commit) = committed {
+            self.commit = commit;
+        }
         self.progress.begin(from);
         tracing::info!(
             kafka.partition = self.id.partition,
@@ -215,28 +213,31 @@ impl<O: Offsets, S: Store> Partition<O, S> {
             in_doubt_until = end,
             "partition starts"
         );
-        Ok(Doubt {
-            from,
-            intent,
-            end,
-            since,
-        })
+        Ok(Start { from, end })
+    }
+
+    /// The first offset from `from` on that is not stored, or `end`.
+    async fn first_missing(&self, mut from: u64, end: u64) -> Result<u64, PartitionError> {
+        while let Some(window) = OffsetRange::until(from, end.min(from.saturating_add(WINDOW))) {
+            let present = self.ask(|| self.store.present(self.id, window)).await?;
+            let there = (window.first()..window.end())
+                .zip(&present)
+                .take_while(|(want, have)| want == *have)
+                .count();
+            from = from.saturating_add(u64::try_from(there).unwrap_or(u64::MAX));
+            if from < window.end() {
+                break;
+            }
+        }
+        Ok(from)
     }
 
     /// Writes batch after batch, until something is found short.
-    async fn follow(&mut self, doubt: Doubt) -> Result<(), PartitionError> {
-        let mut cuts = vec![doubt.end];
-        cuts.extend(
-            doubt
-                .intent
-                .iter()
-                .flat_map(|range| [range.first(), range.end()]),
-        );
+    async fn follow(&mut self, start: Start) -> Result<(), PartitionError> {
         let (sender, mut batches) = mpsc::channel(1);
         self.tell(Command::Read {
             partition: self.id.partition,
-            from: doubt.from,
-            cuts,
+            from: start.from,
             batches: sender,
         })?;
         loop {
@@ -244,7 +245,7 @@ impl<O: Offsets, S: Store> Partition<O, S> {
                 () = self.progress.short() => return Ok(()),
                 batch = batches.recv() => {
                     let batch = batch.ok_or(PartitionError::Fenced)?;
-                    if self.write(batch, doubt).await? == Written::StartAgain {
+                    if self.write(batch, start).await? == Written::StartAgain {
                         return Ok(());
                     }
                     self.tell(Command::Ready { partition: self.id.partition })?;
@@ -268,8 +269,8 @@ impl<O: Offsets, S: Store> Partition<O, S> {
             .map_err(|_| PartitionError::Fenced)
     }
 
-    /// Declares, inserts, and recovers where the outcome is unknown.
-    async fn write(&mut self, mut batch: Batch, doubt: Doubt) -> Result<Written, PartitionError> {
+    /// Declares and inserts a batch, and makes sure where the outcome is unknown.
+    async fn write(&mut self, mut batch: Batch, start: Start) -> Result<Written, PartitionError> {
         let Some(range) = batch.range() else {
             return Ok(Written::Answered);
         };
@@ -285,37 +286,17 @@ impl<O: Offsets, S: Store> Partition<O, S> {
                 .await?;
             batch.resolve_suspects(&stored);
         }
-        let first_token = format!("{}:{}:{range}", self.id.incarnation, self.id.partition);
-        if range.first() < doubt.end {
-            let token = if doubt.intent == Some(range) {
-                FirstToken::Unanswered
-            } else {
-                FirstToken::Unknown
-            };
-            for table in [Table::DeadLetters, Table::Events] {
-                self.recover(&batch, table, &first_token, (token, doubt.since))
-                    .await?;
+        for table in [Table::DeadLetters, Table::Events] {
+            let mut rows = batch.rows_of(table);
+            if range.first() < start.end {
+                rows = self.missing(&batch, range, table, rows).await?;
             }
-        } else {
-            self.commit = Commit {
-                next: range.first(),
-                declared: Declared::Intent(range),
-            };
-            for table in [Table::DeadLetters, Table::Events] {
-                let rows = batch.rows_of(table);
-                if rows.is_empty() {
-                    continue;
+            while !rows.is_empty() {
+                if self.insert(&batch, range, table, &rows).await? {
+                    break;
                 }
-                let insert = Insert {
-                    table,
-                    batch: &batch,
-                    rows: &rows,
-                    token: &first_token,
-                };
-                if !self.insert(insert).await? {
-                    let known = (FirstToken::Unanswered, Instant::now());
-                    self.recover(&batch, table, &first_token, known).await?;
-                }
+                rows = self.missing(&batch, range, table, rows).await?;
+                metrics::recovered(rows.len());
             }
         }
         metrics::batch(&batch);
@@ -331,20 +312,42 @@ impl<O: Offsets, S: Store> Partition<O, S> {
         Ok(Written::Answered)
     }
 
-    /// One insert, sent only under an accepted commit. Says whether it was answered cleanly.
-    ///
-    /// The clock is read before the commit: an insert that its sender was stopped behind is then
-    /// older than the late limit when a successor looks.
-    async fn insert(&self, insert: Insert<'_>) -> Result<bool, PartitionError> {
+    /// One insert, sent only under an accepted commit that declares it. Says whether it was
+    /// answered cleanly.
+    async fn insert(
+        &mut self,
+        batch: &Batch,
+        range: OffsetRange,
+        table: Table,
+        rows: &[usize],
+    ) -> Result<bool, PartitionError> {
+        // The clock is read before the commit, so that an accepted commit of a member proves that
+        // it read its clock before it was replaced.
         let turn = self.ask(|| self.store.turn()).await?;
+        // A clock that was set back does not make what was sent before land any sooner.
+        self.clock = self.clock.max(turn.ingested_at);
+        self.commit = Commit {
+            next: range.first(),
+            declared: Declared::Intent {
+                range,
+                clock: self.clock,
+            },
+        };
         self.offsets.commit(self.commit).await?;
+        let token = format!("{}{range}:{}", token_prefix(self.id), Uuid::now_v7());
+        let insert = Insert {
+            table,
+            batch,
+            rows,
+            token: &token,
+        };
         match self.store.insert(turn, insert).await {
             Ok(()) => Ok(true),
             Err(InsertError::InDoubt(error)) => {
                 metrics::in_doubt();
                 tracing::warn!(
                     kafka.partition = self.id.partition,
-                    token = insert.token,
+                    token,
                     error = %error,
                     "the outcome of an insert is unknown; looking"
                 );
@@ -354,77 +357,32 @@ impl<O: Offsets, S: Store> Partition<O, S> {
         }
     }
 
-    /// Makes the rows of one table of a batch be there once, however often it takes.
-    async fn recover(
+    /// Which of these rows are not stored, and will not be by anything that was sent before.
+    async fn missing(
         &self,
         batch: &Batch,
+        range: OffsetRange,
         table: Table,
-        first_token: &str,
-        (mut token, mut last_sent): (FirstToken, Instant),
-    ) -> Result<(), PartitionError> {
-        let Some(range) = batch.range() else {
-            return Ok(());
-        };
-        let rows = batch.rows_of(table);
+        rows: Vec<usize>,
+    ) -> Result<Vec<usize>, PartitionError> {
         let wanted: Vec<u64> = rows
             .iter()
             .filter_map(|row| batch.offset(table, *row))
             .collect();
-        let mut pause = Backoff::default();
-        for attempt in 2_u64.. {
-            let none_can_land = last_sent + LATE_LIMIT + LATE_MARGIN;
-            let late_limit_passed = Instant::now() >= none_can_land;
+        loop {
+            let may_land = self
+                .ask(|| self.store.may_land(self.id, self.clock))
+                .await?;
             let present = self.ask(|| self.store.present(self.id, range)).await?;
-            match plan(&wanted, &present, token, late_limit_passed) {
-                Plan::Done => break,
-                Plan::SameAgain => {
-                    metrics::recovered("same_token");
-                    let insert = Insert {
-                        table,
-                        batch,
-                        rows: &rows,
-                        token: first_token,
-                    };
-                    if self.insert(insert).await? {
-                        token = FirstToken::Answered;
-                    } else {
-                        pause.wait().await;
-                    }
-                    last_sent = Instant::now();
-                }
-                Plan::OutwaitLateInserts => {
-                    tracing::info!(
-                        kafka.partition = self.id.partition,
-                        range = %range,
-                        "rows are missing; waiting until no earlier insert can land"
-                    );
-                    tokio::time::sleep_until(none_can_land).await;
-                }
-                Plan::OnlyMissing(missing) => {
-                    metrics::recovered("new_token");
-                    let token_of_missing =
-                        format!("{first_token}/{attempt}:{:016x}", digest(&missing));
-                    let rows: Vec<usize> = rows
-                        .iter()
-                        .zip(&wanted)
-                        .filter(|(_, offset)| missing.binary_search(offset).is_ok())
-                        .map(|(row, _)| *row)
-                        .collect();
-                    let insert = Insert {
-                        table,
-                        batch,
-                        rows: &rows,
-                        token: &token_of_missing,
-                    };
-                    if !self.insert(insert).await? {
-                        pause.wait().await;
-                    }
-                    last_sent = Instant::now();
-                    token = FirstToken::Answered;
+            match plan(&wanted, &present, may_land) {
+                Plan::Done => return Ok(Vec::new()),
+                Plan::LookAgain => tokio::time::sleep(LOOK_AGAIN).await,
+                Plan::Insert(places) => {
+                    let rows = places.iter().filter_map(|place| rows.get(*place).copied());
+                    return Ok(rows.collect());
                 }
             }
         }
-        Ok(())
     }
 
     /// Asks ClickHouse until it answers.
@@ -466,15 +424,4 @@ impl Backoff {
         self.0 = self.0.saturating_add(1);
         tokio::time::sleep(wait.min(Duration::from_secs(5))).await;
     }
-}
-
-/// FNV-1a over the offsets: a token names exactly the rows it carries.
-/// Source: <http://www.isthe.com/chongo/tech/comp/fnv/>.
-fn digest(offsets: &[u64]) -> u64 {
-    offsets
-        .iter()
-        .flat_map(|offset| offset.to_le_bytes())
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        })
 }

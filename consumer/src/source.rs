@@ -48,8 +48,6 @@ struct Reading {
     id: PartitionId,
     batch: Batch,
     batches: mpsc::Sender<Batch>,
-    /// Offsets a batch has to begin at.
-    cuts: Vec<u64>,
     /// Whether the partition's loop waits for a batch.
     ready: bool,
     /// The batch cannot grow any more; reading is paused until it is handed over.
@@ -105,10 +103,16 @@ impl Source {
         }
     }
 
-    /// Reads until `shutdown`, then hands over what is held, for at most `budget`. Blocks.
-    pub fn run(mut self, shutdown: &CancellationToken, budget: Duration) {
+    /// Reads until `shutdown`, then hands over what is held, for at most `budget`; or until
+    /// `given_up`, and then nothing more. Blocks.
+    pub fn run(
+        mut self,
+        shutdown: &CancellationToken,
+        given_up: &CancellationToken,
+        budget: Duration,
+    ) {
         let mut stop_by = None;
-        loop {
+        while !given_up.is_cancelled() {
             if shutdown.is_cancelled() {
                 let stop_by = *stop_by.get_or_insert_with(|| Instant::now() + budget);
                 let held = self
@@ -145,7 +149,6 @@ impl Source {
             Command::Read {
                 partition,
                 from,
-                cuts,
                 batches,
             } => {
                 let id = PartitionId {
@@ -158,7 +161,6 @@ impl Source {
                         id,
                         batch: Batch::new(id, from),
                         batches,
-                        cuts,
                         ready: true,
                         closed: false,
                         seek: true,
@@ -244,10 +246,7 @@ impl Source {
             return;
         };
         let batch = &reading.batch;
-        let cut = batch.range().is_some() && reading.cuts.contains(&batch.next_offset());
-        let full =
-            batch.rows() >= self.limits.most_rows() || batch.bytes() >= self.limits.most_bytes();
-        if cut || full {
+        if batch.rows() >= self.limits.most_rows() || batch.bytes() >= self.limits.most_bytes() {
             reading.closed = true;
         }
         if reading.closed
@@ -365,10 +364,7 @@ impl Source {
             return;
         }
         let found = look.first.map_or(look.end, |(offset, _)| offset);
-        // A cut inside the hole still ends a batch.
-        let cuts = reading.cuts.iter().copied().filter(|cut| *cut > from);
-        let until = cuts.fold(until.min(found), u64::min);
-        let Some(range) = OffsetRange::until(from, until) else {
+        let Some(range) = OffsetRange::until(from, until.min(found)) else {
             return;
         };
         tracing::error!(

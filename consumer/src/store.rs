@@ -32,8 +32,14 @@ pub struct Insert<'a> {
     pub batch: &'a Batch,
     /// Their places in the batch.
     pub rows: &'a [usize],
-    /// What makes a repetition of the same rows harmless.
+    /// What makes a copy of this insert harmless; of the partition's [`token_prefix`], and no other
+    /// insert has it.
     pub token: &'a str,
+}
+
+/// What the tokens of all inserts of a partition begin with.
+pub fn token_prefix(id: PartitionId) -> String {
+    format!("{}:{}:", id.incarnation, id.partition)
 }
 
 /// How much of a range was found in the two tables.
@@ -60,6 +66,9 @@ pub struct Watermark {
 
 /// The tables of events, dead letters and watermarks.
 pub trait Store: fmt::Debug + Send + Sync {
+    /// Reads ClickHouse's clock.
+    fn clock(&self) -> impl Future<Output = Result<Millis, ReadError>> + Send;
+
     /// Waits for a place among the inserts in flight, then reads ClickHouse's clock.
     fn turn(&self) -> impl Future<Output = Result<Turn, ReadError>> + Send;
 
@@ -69,6 +78,14 @@ pub trait Store: fmt::Debug + Send + Sync {
         turn: Turn,
         insert: Insert<'_>,
     ) -> impl Future<Output = Result<(), InsertError>> + Send;
+
+    /// Whether an insert of a partition that carries `clock`, or an earlier time, may still land:
+    /// it is not too late for it yet, or one is being stored.
+    fn may_land(
+        &self,
+        id: PartitionId,
+        clock: Millis,
+    ) -> impl Future<Output = Result<bool, ReadError>> + Send;
 
     /// The offsets of a range that are in either table, ascending.
     fn present(

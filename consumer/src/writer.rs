@@ -23,7 +23,8 @@ use crate::batch::{EventKey, PartitionId, Table};
 use crate::config::ClickHouse;
 use crate::error::{InsertError, ReadError};
 use crate::metrics;
-use crate::store::{Found, Insert, Store, Turn, Watermark};
+use crate::recovery::LATE_LIMIT;
+use crate::store::{Found, Insert, Store, Turn, Watermark, token_prefix};
 
 /// Errors that stay until somebody changes something: no such column, table, database or setting,
 /// wrong types, no access, wrong password.
@@ -160,12 +161,16 @@ fn in_doubt(error: Error) -> InsertError {
 }
 
 impl Store for Writer {
-    async fn turn(&self) -> Result<Turn, ReadError> {
-        let place = Arc::clone(&self.places).acquire_owned().await.ok();
+    async fn clock(&self) -> Result<Millis, ReadError> {
         let question = "SELECT toUnixTimestamp64Milli(now64(3)) AS number";
         let now = self.client.query(question).fetch_one::<Number<i64>>();
+        Ok(Millis(self.ask(now).await?.number))
+    }
+
+    async fn turn(&self) -> Result<Turn, ReadError> {
+        let place = Arc::clone(&self.places).acquire_owned().await.ok();
         Ok(Turn {
-            ingested_at: Millis(self.ask(now).await?.number),
+            ingested_at: self.clock().await?,
             place,
         })
     }
@@ -208,6 +213,24 @@ impl Store for Writer {
         metrics::insert_seconds(started.elapsed());
         drop(turn.place);
         answer.map_err(in_doubt)
+    }
+
+    async fn may_land(&self, id: PartitionId, clock: Millis) -> Result<bool, ReadError> {
+        // In this order: what gets past the check before the limit is running, or stored, when the
+        // limit has passed and it is looked for.
+        if self.clock().await? <= clock.later_by(LATE_LIMIT) {
+            return Ok(true);
+        }
+        let running = self
+            .client
+            .query(
+                "SELECT count() AS number FROM system.processes \
+                 WHERE current_database = currentDatabase() \
+                 AND startsWith(Settings['insert_deduplication_token'], {prefix:String})",
+            )
+            .param("prefix", token_prefix(id))
+            .fetch_one::<Number<u64>>();
+        Ok(self.ask(running).await?.number > 0)
     }
 
     async fn present(&self, id: PartitionId, range: OffsetRange) -> Result<Vec<u64>, ReadError> {

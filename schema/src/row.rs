@@ -22,7 +22,7 @@ pub const EVENTS: &str = "audit_events";
 
 /// How many seconds after it was sent ClickHouse still takes an insert: the constraint `in_time` of
 /// both tables.
-pub const LATE_LIMIT_SECONDS: u64 = 10;
+pub const LATE_LIMIT_SECONDS: u64 = 5;
 
 /// A time as the table holds it: milliseconds since 1970, `DateTime64(3, 'UTC')`.
 #[derive(
@@ -37,6 +37,13 @@ impl Millis {
     pub fn earlier_by(self, span: std::time::Duration) -> Self {
         let span = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
         Self(self.0.saturating_sub(span))
+    }
+
+    /// The time `span` after this one.
+    #[must_use]
+    pub fn later_by(self, span: std::time::Duration) -> Self {
+        let span = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_add(span))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Every place where the loop of a partition can die, lose an answer, or have an insert stored by
-//! half, late, without its token or not at all: in each end every offset is in exactly one table.
+//! half, late, twice, without its token or not at all, alone and with a second owner whose steps
+//! come between: in each end every offset is in exactly one table.
 //!
 //! The loop, its batches and its settling are the real ones; Kafka's group and ClickHouse are a
 //! model that does to each step what the schedule says. A process that dies is followed by one
@@ -10,6 +11,10 @@
     reason = "a test fails by panicking"
 )]
 
+mod guards;
+mod one_owner;
+mod schedule;
+mod two_owners;
 mod world;
 
 use std::sync::Arc;
@@ -25,34 +30,30 @@ use audit_schema::{Event, EventType, wire};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::world::{END, FAULTS, Fault, Frozen, ID, Without, World};
+use crate::schedule::Schedule;
+use crate::world::{END, ID, World};
 
 /// How many records the feed puts into a batch: other members cut elsewhere.
 fn batch_rows(member: usize) -> usize {
-    if member.is_multiple_of(2) { 2 } else { 3 }
+    if member == 0 { 3 } else { 2 }
 }
 
-/// The log: reads as the source does, but a batch every three records.
+/// The log: reads as the source does, but cuts by number alone.
 async fn feed(mut commands: mpsc::UnboundedReceiver<Command>, rows: usize) {
     let event = Event::builder("acme".parse().unwrap(), EventType::USER_SIGNED_IN);
     let event = wire::encode(&event.build().unwrap()).unwrap();
     let mut reading = None;
     while let Some(command) = commands.recv().await {
         match command {
-            Command::Read {
-                from,
-                cuts,
-                batches,
-                ..
-            } => reading = Some((from, cuts, batches)),
+            Command::Read { from, batches, .. } => reading = Some((from, batches)),
             Command::Ready { .. } => {}
             Command::LogEnds { .. } => continue,
         }
-        let Some((next, cuts, batches)) = &mut reading else {
+        let Some((next, batches)) = &mut reading else {
             continue;
         };
         let mut batch = Batch::new(ID, *next);
-        while *next < END && batch.rows() < rows && (batch.rows() == 0 || !cuts.contains(next)) {
+        while *next < END && batch.rows() < rows {
             let value: &[u8] = if next.is_multiple_of(4) {
                 b"no event"
             } else {
@@ -75,15 +76,16 @@ async fn feed(mut commands: mpsc::UnboundedReceiver<Command>, rows: usize) {
     }
 }
 
-/// How a process ended.
+/// How a membership ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
-    Died,
+    /// Its process died, or it was given up.
+    Gone,
     Fenced,
     AllSettled,
 }
 
-/// One process, from its start until it dies, is fenced off, or everything is settled.
+/// One membership, from its start until it dies, is given up or fenced off, or all is settled.
 async fn live(world: &World) -> Ended {
     let store = Arc::new(world.clone());
     let settler = Arc::new(Settler::new(Arc::clone(&store)));
@@ -100,10 +102,11 @@ async fn live(world: &World) -> Ended {
     let never = CancellationToken::new();
     tokio::select! {
         biased;
-        () = world.died.notified() => Ended::Died,
+        () = world.died.notified() => Ended::Gone,
         () = world.finished.notified() => Ended::AllSettled,
         error = partition.run() => match error {
             PartitionError::Fenced => Ended::Fenced,
+            PartitionError::MembershipInDoubt(_) => Ended::Gone,
             error => panic!("the partition stopped: {error}"),
         },
         () = feed(obeyed, batch_rows(world.member)) => panic!("the feed ended"),
@@ -111,64 +114,80 @@ async fn live(world: &World) -> Ended {
     }
 }
 
-/// What the tables hold in the end.
-#[derive(Debug, PartialEq, Eq)]
-struct End {
-    steps: usize,
-    rows: Vec<u64>,
-}
-
-/// Runs a schedule to its end: processes follow each other until all is settled.
-fn run(faults: &[(usize, Fault)], without: Without) -> End {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let world = World::new(faults, without);
-        while live(&world).await != Ended::AllSettled {}
-        end(&world).await
-    })
-}
-
-/// What is there when nothing is on its way any more.
-async fn end(world: &World) -> End {
-    // Whatever is still on its way arrives.
-    tokio::time::advance(LATE_LIMIT * 3).await;
-    let mut model = world.model.lock().unwrap();
-    model.catch_up();
-    let mut rows = model.rows.clone();
-    rows.sort_unstable();
-    End {
-        steps: model.steps,
-        rows,
+/// One member and its successors in the same place, until all is settled or another one has the
+/// partition.
+async fn live_on(mut world: World) -> Ended {
+    loop {
+        match live(&world).await {
+            Ended::Gone => world = world.next_life(false),
+            ended => return ended,
+        }
     }
 }
 
-/// Runs with two members: the first stops before a step of its own, is replaced after `replaced`,
-/// and goes on before a step of the second's, or when that has finished.
-fn run_two(frozen: Frozen, replaced: Duration, without: Without) -> End {
+/// What the tables hold in the end.
+#[derive(Debug, PartialEq, Eq)]
+struct End {
+    /// Steps taken, by member.
+    steps: [usize; 2],
+    rows: Vec<u64>,
+}
+
+impl End {
+    /// What is there when nothing is on its way any more.
+    async fn of(world: &World) -> Self {
+        tokio::time::advance(LATE_LIMIT * 10).await;
+        let mut model = world.model.lock().unwrap();
+        model.catch_up();
+        let mut rows = model.rows.clone();
+        rows.sort_unstable();
+        Self {
+            steps: model.steps,
+            rows,
+        }
+    }
+
+    fn holds(&self) -> bool {
+        self.rows.iter().copied().eq(0..END)
+    }
+}
+
+/// Runs a future on a clock that moves when everything waits.
+fn in_model_time<T>(run: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .unwrap();
-    runtime.block_on(async {
-        let world = World::frozen(frozen, without);
+    runtime.block_on(run)
+}
+
+/// Runs a schedule of one member to its end.
+fn run(schedule: Schedule) -> End {
+    in_model_time(async {
+        let world = World::new(schedule);
+        assert_eq!(live_on(world.clone()).await, Ended::AllSettled);
+        End::of(&world).await
+    })
+}
+
+/// Runs a schedule of two members, of which the first freezes.
+fn run_two(schedule: Schedule) -> End {
+    let after = schedule.frozen.unwrap().after;
+    in_model_time(async {
+        let world = World::new(schedule);
         let mut first = std::pin::pin!(live(&world));
-        tokio::select! {
+        let ended = tokio::select! {
             biased;
-            () = world.froze.notified() => {}
-            ended = &mut first => {
-                assert_eq!(ended, Ended::AllSettled);
-                return end(&world).await;
-            }
+            () = world.froze.notified() => None,
+            ended = &mut first => Some(ended),
+        };
+        if ended == Some(Ended::AllSettled) {
+            return End::of(&world).await;
         }
-        tokio::time::advance(replaced).await;
-        let successor = world.successor();
-        let mut second = std::pin::pin!(live(&successor));
-        let mut first_ended = false;
+        let mut first_ended = ended.is_some();
+        tokio::time::advance(after).await;
+        let mut second = std::pin::pin!(live_on(world.next_life(true)));
         loop {
             tokio::select! {
                 biased;
@@ -184,134 +203,12 @@ fn run_two(frozen: Frozen, replaced: Duration, without: Without) -> End {
                 }
             }
         }
-        // A member that is still frozen wakes up to a finished log.
-        world.thaw.notify_one();
+        // Who is still frozen wakes up to a finished log.
         if !first_ended {
-            tokio::time::timeout(LATE_LIMIT, &mut first).await.ok();
+            world.thaw.notify_one();
+            let woken = tokio::time::timeout(LATE_LIMIT, &mut first);
+            woken.await.ok();
         }
-        end(&world).await
+        End::of(&world).await
     })
-}
-
-/// When a frozen member is replaced: at once (a live one whose partition was handed on while an
-/// insert was about to leave), after a session that began with a heartbeat 3 s before, after a
-/// whole one.
-const REPLACED: [Duration; 3] = [
-    Duration::ZERO,
-    Duration::from_secs(7),
-    Duration::from_secs(10),
-];
-
-/// Every step the first member can freeze before, and every step of the second one it can go on
-/// before.
-fn freezes() -> impl Iterator<Item = (Frozen, Duration)> {
-    let steps = run(&[], Without::Nothing).steps;
-    (1..=steps).flat_map(move |before| {
-        (0..=steps + 8).flat_map(move |until| {
-            REPLACED
-                .into_iter()
-                .map(move |replaced| (Frozen { before, until }, replaced))
-        })
-    })
-}
-
-#[test]
-fn a_member_that_wakes_up_replaced_does_no_harm() {
-    let mut combinations = 0;
-    for (frozen, replaced) in freezes() {
-        let end = run_two(frozen, replaced, Without::Nothing);
-        assert!(
-            holds(&end),
-            "{frozen:?} replaced after {replaced:?}: {end:?}"
-        );
-        combinations += 1;
-    }
-    assert!(combinations > 2_000, "{combinations}");
-}
-
-#[test]
-fn without_the_fence_a_member_that_wakes_up_replaced_doubles_events() {
-    assert!(freezes().any(|(frozen, replaced)| !holds(&run_two(frozen, replaced, Without::Fence))));
-}
-
-#[test]
-fn without_tokens_a_member_that_wakes_up_replaced_doubles_events() {
-    assert!(freezes().any(|(frozen, replaced)| !holds(&run_two(
-        frozen,
-        replaced,
-        Without::Tokens
-    ))));
-}
-
-fn holds(end: &End) -> bool {
-    end.rows.iter().copied().eq(0..END)
-}
-
-#[test]
-fn without_a_fault_every_offset_is_stored_once() {
-    assert!(holds(&run(&[], Without::Nothing)));
-}
-
-#[test]
-fn after_every_single_fault_every_offset_is_stored_once() {
-    let steps = run(&[], Without::Nothing).steps;
-    for step in 1..=steps {
-        for fault in FAULTS {
-            let end = run(&[(step, fault)], Without::Nothing);
-            assert!(holds(&end), "{fault:?} at step {step}: {end:?}");
-        }
-    }
-}
-
-#[test]
-fn after_every_pair_of_faults_every_offset_is_stored_once() {
-    let mut combinations = 0;
-    for (first, second) in pairs() {
-        let end = run(&[first, second], Without::Nothing);
-        assert!(holds(&end), "{first:?}, {second:?}: {end:?}");
-        combinations += 1;
-    }
-    assert!(combinations > 26_000, "{combinations}");
-}
-
-/// Every fault at every step, followed by every fault at one of the next steps.
-fn pairs() -> impl Iterator<Item = ((usize, Fault), (usize, Fault))> {
-    let steps = run(&[], Without::Nothing).steps;
-    (1..=steps).flat_map(move |step| {
-        FAULTS.into_iter().flat_map(move |first| {
-            (1..=NEXT_STEPS).flat_map(move |later| {
-                FAULTS
-                    .into_iter()
-                    .map(move |second| ((step, first), (step + later, second)))
-            })
-        })
-    })
-}
-
-/// How many steps behind the first fault the second one is tried.
-const NEXT_STEPS: usize = 12;
-
-/// Whether some schedule ends badly once a guard is taken out.
-fn breaks(without: Without) -> bool {
-    pairs().any(|(first, second)| !holds(&run(&[first, second], without)))
-}
-
-#[test]
-fn without_reading_back_events_are_lost() {
-    assert!(breaks(Without::ReadBack));
-}
-
-#[test]
-fn without_counting_events_are_lost() {
-    assert!(breaks(Without::Count));
-}
-
-#[test]
-fn without_tokens_events_are_doubled() {
-    assert!(breaks(Without::Tokens));
-}
-
-#[test]
-fn without_the_late_limit_events_are_doubled() {
-    assert!(breaks(Without::LateLimit));
 }

@@ -1,6 +1,6 @@
 //! The model of Kafka's group and ClickHouse: it does to each step what the schedule says.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,6 +15,8 @@ use clickhouse::error::Error;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::schedule::{Fault, Frozen, Replaced, Schedule, Without};
+
 pub(crate) const ID: PartitionId = PartitionId {
     incarnation: 1,
     partition: 0,
@@ -23,117 +25,115 @@ pub(crate) const ID: PartitionId = PartitionId {
 /// How many records the log holds. Every fourth is no event.
 pub(crate) const END: u64 = 8;
 
-/// What happens to one step. What has no meaning for a step leaves it as it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// The process dies before the step has an effect.
-    DiesBefore,
-    /// The process dies after the step had its effect.
-    DiesAfter,
-    /// The process dies, and the group's offsets are deleted.
-    DiesWithOffsets,
-    /// It has its effect, but no answer comes.
-    AnswerLost,
-    /// It has no effect, and no answer comes.
-    NotDone,
-    /// ClickHouse dies: an insert is stored by half, and no answer comes.
-    Half,
-    /// An insert is answered and its token kept, but no row is stored.
-    OnlyToken,
-    /// ClickHouse dies: an insert is stored, its token is not kept, and no answer comes.
-    OnlyRows,
-    /// No answer comes, and the insert lands nine seconds later.
-    Late,
-    /// No answer comes, and the insert arrives when the server refuses it.
-    TooLate,
-}
-
-pub(crate) const FAULTS: [Fault; 10] = [
-    Fault::DiesBefore,
-    Fault::DiesAfter,
-    Fault::DiesWithOffsets,
-    Fault::AnswerLost,
-    Fault::NotDone,
-    Fault::Half,
-    Fault::OnlyToken,
-    Fault::OnlyRows,
-    Fault::Late,
-    Fault::TooLate,
-];
-
-/// Which guard is taken out, to see that the model notices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Without {
-    Nothing,
-    /// Whatever is asked for is said to be there.
-    ReadBack,
-    /// Tokens do not stop a repeated insert.
-    Tokens,
-    /// The broker takes every commit.
-    Fence,
-    /// The server takes an insert however late.
-    LateLimit,
-    /// Counting believes every answer.
-    Count,
-}
-
-/// An insert on its way.
+/// An insert on its way, or being stored.
 #[derive(Debug, Clone)]
 struct Underway {
     table: Table,
     offsets: Vec<u64>,
     token: String,
-    sent: Instant,
-    lands: Instant,
+    /// The time of ClickHouse's that it carries.
+    clock: Millis,
+    /// When it is all there.
+    arrives: Instant,
+    /// When it is stored, once it is let in.
+    stored: Instant,
+    let_in: bool,
+}
+
+/// A copy of a commit that the broker has not seen yet.
+#[derive(Debug, Clone, Copy)]
+struct Copy {
+    life: usize,
+    commit: Commit,
 }
 
 #[derive(Debug)]
 pub(crate) struct Model {
-    pub(crate) steps: usize,
-    faults: BTreeMap<usize, Fault>,
-    without: Without,
+    schedule: Schedule,
+    began: Instant,
+    /// Steps taken, by member.
+    pub(crate) steps: [usize; 2],
     pub(crate) rows: Vec<u64>,
     tokens: HashSet<(Table, String)>,
     underway: Vec<Underway>,
+    /// How far ClickHouse's clock was moved, in milliseconds.
+    clock_moved: i64,
     commit: Option<Commit>,
+    copy: Option<Copy>,
     settled: Option<u64>,
-    /// Who has the partition; from 1.
-    member: usize,
-    frozen: Option<Frozen>,
-}
-
-/// The first member stops before one of its steps, and goes on before one of the second's.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Frozen {
-    pub(crate) before: usize,
-    pub(crate) until: usize,
+    /// Who has the partition: an index of `steps`.
+    owner: usize,
+    /// The owner's membership.
+    life: usize,
 }
 
 impl Model {
-    /// Lets land what has been on its way long enough.
-    pub(crate) fn catch_up(&mut self) {
-        let now = Instant::now();
-        let (landed, underway) = self.underway.drain(..).partition(|u| u.lands <= now);
-        self.underway = underway;
-        for insert in landed {
-            self.land(&insert);
-        }
+    fn clock(&self, at: Instant) -> Millis {
+        let elapsed = i64::try_from(at.duration_since(self.began).as_millis()).unwrap();
+        Millis(1_700_000_000_000 + elapsed + self.clock_moved)
     }
 
-    /// Stores an insert that is not too late and whose token is new.
-    fn land(&mut self, insert: &Underway) {
-        let in_time = insert.lands.duration_since(insert.sent) < LATE_LIMIT;
-        if !in_time && self.without != Without::LateLimit {
-            return;
-        }
+    fn without(&self, guard: Without) -> bool {
+        self.schedule.without == Some(guard)
+    }
+
+    /// Lets arrive and be stored what has been on its way long enough.
+    pub(crate) fn catch_up(&mut self) {
+        let now = Instant::now();
+        let mut underway = std::mem::take(&mut self.underway);
+        underway.retain_mut(|insert| {
+            if insert.arrives > now {
+                return true;
+            }
+            if !insert.let_in {
+                if self.is_late(insert, insert.arrives) {
+                    return false;
+                }
+                insert.let_in = true;
+            }
+            if insert.stored > now {
+                return true;
+            }
+            self.store(insert);
+            false
+        });
+        self.underway = underway;
+    }
+
+    /// Whether the server refuses an insert that arrives now.
+    fn is_late(&self, insert: &Underway, now: Instant) -> bool {
+        self.clock(now) > insert.clock.later_by(LATE_LIMIT) && !self.without(Without::LateLimit)
+    }
+
+    /// Stores an insert that was let in, if its token is new.
+    fn store(&mut self, insert: &Underway) {
         let fresh = self.tokens.insert((insert.table, insert.token.clone()));
-        if fresh || self.without == Without::Tokens {
+        if fresh || self.without(Without::Tokens) {
             self.rows.extend(&insert.offsets);
         }
     }
+
+    /// ClickHouse dies, and what is inside it: what has arrived and is not stored.
+    fn clickhouse_dies(&mut self) {
+        let now = Instant::now();
+        self.underway.retain(|insert| insert.arrives > now);
+    }
+
+    /// The broker takes a commit; a copy that is still on its way comes behind it.
+    fn take(&mut self, commit: Commit) {
+        self.commit = Some(commit);
+        if let Some(copy) = self.copy.take_if(|copy| copy.life == self.life) {
+            self.commit = Some(copy.commit);
+        }
+    }
+
+    fn present(&self, range: OffsetRange) -> Vec<u64> {
+        let rows = self.rows.iter().copied();
+        rows.filter(|row| range.contains(*row)).collect()
+    }
 }
 
-/// The model of Kafka's group and ClickHouse, as one process sees it.
+/// The model as one process sees it.
 #[derive(Debug, Clone)]
 pub(crate) struct World {
     pub(crate) model: Arc<Mutex<Model>>,
@@ -141,53 +141,52 @@ pub(crate) struct World {
     pub(crate) finished: Arc<Notify>,
     pub(crate) froze: Arc<Notify>,
     pub(crate) thaw: Arc<Notify>,
-    /// Which member this is; from 1.
+    /// Which member this is: an index of the model's steps.
     pub(crate) member: usize,
-    began: Instant,
+    life: usize,
 }
 
 impl World {
-    pub(crate) fn new(faults: &[(usize, Fault)], without: Without) -> Self {
+    pub(crate) fn new(schedule: Schedule) -> Self {
+        let notify = || Arc::new(Notify::new());
         Self {
             model: Arc::new(Mutex::new(Model {
-                steps: 0,
-                faults: faults.iter().copied().collect(),
-                without,
+                schedule,
+                began: Instant::now(),
+                steps: [0; 2],
                 rows: Vec::new(),
                 tokens: HashSet::new(),
                 underway: Vec::new(),
+                clock_moved: 0,
                 // The partition was idle when the log was empty.
                 commit: Some(Commit {
                     next: 0,
                     declared: Declared::Nothing,
                 }),
+                copy: None,
                 settled: None,
-                member: 1,
-                frozen: None,
+                owner: 0,
+                life: 0,
             })),
-            died: Arc::new(Notify::new()),
-            finished: Arc::new(Notify::new()),
-            froze: Arc::new(Notify::new()),
-            thaw: Arc::new(Notify::new()),
-            member: 1,
-            began: Instant::now(),
+            died: notify(),
+            finished: notify(),
+            froze: notify(),
+            thaw: notify(),
+            member: 0,
+            life: 0,
         }
     }
 
-    /// A world whose first member stops for a while.
-    pub(crate) fn frozen(frozen: Frozen, without: Without) -> Self {
-        let world = Self::new(&[], without);
-        world.model.lock().unwrap().frozen = Some(frozen);
-        world
-    }
-
-    /// The same world as the member sees it that the partition is given to now.
-    pub(crate) fn successor(&self) -> Self {
+    /// The same world as its next owner sees it: a process that was started again, a membership
+    /// that was renewed, or, as `other`, a second member.
+    pub(crate) fn next_life(&self, other: bool) -> Self {
         let mut model = self.model.lock().unwrap();
-        model.member += 1;
-        model.steps = 0;
+        model.life += 1;
+        model.owner = if other { 1 } else { self.member };
         Self {
-            member: model.member,
+            member: model.owner,
+            life: model.life,
+            died: Arc::new(Notify::new()),
             ..self.clone()
         }
     }
@@ -195,20 +194,20 @@ impl World {
     /// Counts a step, and stops before it if the member is to freeze there.
     async fn begin_step(&self) -> Option<Fault> {
         tokio::task::yield_now().await;
-        let (fault, frozen) = {
+        let (fault, freezes) = {
             let mut model = self.model.lock().unwrap();
-            if self.member == model.member {
-                model.steps += 1;
-            }
-            let step = model.steps;
-            let frozen = model.frozen.filter(|_| self.member == model.member);
-            if self.member > 1 && frozen.is_some_and(|frozen| frozen.until == step) {
+            model.steps[self.member] += 1;
+            let step = model.steps[self.member];
+            let frozen = model.schedule.frozen;
+            let is = |at: fn(Frozen) -> usize| frozen.is_some_and(|frozen| at(frozen) == step);
+            if self.member == 1 && is(|frozen| frozen.until) {
                 self.thaw.notify_one();
             }
-            let stops = self.member == 1 && frozen.is_some_and(|frozen| frozen.before == step);
-            (model.faults.get(&step).copied(), stops)
+            let freezes = self.member == 0
+                && (is(|frozen| frozen.before) || is(|frozen| frozen.before + frozen.steps));
+            (model.schedule.fault(self.member, step), freezes)
         };
-        if frozen {
+        if freezes {
             self.froze.notify_one();
             self.thaw.notified().await;
         }
@@ -218,7 +217,7 @@ impl World {
     /// Takes a step: applies its effect as its fault says. `None` is an answer that never came.
     async fn step<T>(&self, effect: impl FnOnce(&mut Model) -> T) -> Option<T> {
         let fault = self.begin_step().await;
-        self.die_before(fault).await;
+        self.meet(fault).await;
         if fault == Some(Fault::NotDone) {
             return None;
         }
@@ -237,16 +236,30 @@ impl World {
         }
     }
 
-    async fn die_before(&self, fault: Option<Fault>) {
-        if fault == Some(Fault::DiesWithOffsets) {
-            self.model.lock().unwrap().commit = None;
+    /// What a fault does before a step, whatever step it is.
+    async fn meet(&self, fault: Option<Fault>) {
+        {
+            let mut model = self.model.lock().unwrap();
+            match fault {
+                Some(Fault::DiesWithOffsets) => model.commit = None,
+                Some(Fault::ClockBack) => model.clock_moved -= 60_000,
+                Some(Fault::ClockForward) => model.clock_moved += 60_000,
+                _ => {}
+            }
         }
         if matches!(fault, Some(Fault::DiesBefore | Fault::DiesWithOffsets)) {
             self.die().await;
         }
     }
 
+    /// Dies; a copy of a commit that is still on its way is taken before anyone looks.
     async fn die(&self) {
+        {
+            let mut model = self.model.lock().unwrap();
+            if let Some(copy) = model.copy.take() {
+                model.commit = Some(copy.commit);
+            }
+        }
         self.died.notify_one();
         std::future::pending::<()>().await;
     }
@@ -260,31 +273,60 @@ impl World {
 impl Offsets for World {
     async fn committed(&self) -> Result<Option<Commit>, PartitionError> {
         loop {
-            if let Some(commit) = self.step(|model| model.commit).await {
+            let answer = self
+                .step(|model| {
+                    let mut commit = model.commit;
+                    if model.without(Without::Clock)
+                        && let Some(Commit {
+                            declared: Declared::Intent { clock, .. },
+                            ..
+                        }) = &mut commit
+                    {
+                        *clock = Millis::default();
+                    }
+                    commit
+                })
+                .await;
+            if let Some(commit) = answer {
                 return Ok(commit);
             }
         }
     }
 
     async fn commit(&self, commit: Commit) -> Result<(), PartitionError> {
-        // Repeated unchanged until it is answered, as the real one does.
-        loop {
-            let mine = self.member;
-            let answer = self
-                .step(|model| {
-                    // The broker refuses a replaced member, and a live one has lost the right.
-                    let fenced = mine != model.member && model.without != Without::Fence;
-                    if !fenced {
-                        model.commit = Some(commit);
-                    }
-                    fenced
-                })
-                .await;
-            match answer {
-                Some(false) => return Ok(()),
-                Some(true) => return Err(PartitionError::Fenced),
-                None => {}
+        let fault = self.begin_step().await;
+        self.meet(fault).await;
+        let replaced = {
+            let mut model = self.model.lock().unwrap();
+            model.catch_up();
+            // The broker refuses a dead member that was replaced. A live one it does not: that one
+            // has lost its right in the callback that handed the partition back.
+            let guard = match model.schedule.frozen.map(|frozen| frozen.replaced) {
+                Some(Replaced::Alive) => Without::Right,
+                _ => Without::Fence,
+            };
+            let replaced = self.life != model.life && !model.without(guard);
+            if !replaced && fault != Some(Fault::NotDone) {
+                model.take(commit);
             }
+            if !replaced && fault == Some(Fault::SentTwice) {
+                let life = self.life;
+                model.copy = Some(Copy { life, commit });
+            }
+            replaced
+        };
+        if fault == Some(Fault::DiesAfter) {
+            self.die().await;
+        }
+        let unsure = [Fault::NotDone, Fault::AnswerLost, Fault::SentTwice];
+        if replaced {
+            Err(PartitionError::Fenced)
+        } else if fault.is_some_and(|fault| unsure.contains(&fault))
+            && !self.model.lock().unwrap().without(Without::Renewal)
+        {
+            Err(PartitionError::MembershipInDoubt(None))
+        } else {
+            Ok(())
         }
     }
 
@@ -294,88 +336,121 @@ impl Offsets for World {
 }
 
 impl Store for World {
+    async fn clock(&self) -> Result<Millis, ReadError> {
+        self.read(|model| model.clock(Instant::now())).await
+    }
+
     async fn turn(&self) -> Result<Turn, ReadError> {
-        let began = self.began;
-        let now = || i64::try_from(began.elapsed().as_millis()).unwrap();
-        let ingested_at = self.read(|_| Millis(now())).await?;
         Ok(Turn {
-            ingested_at,
+            ingested_at: self.clock().await?,
             place: None,
         })
     }
 
     async fn insert(&self, turn: Turn, insert: Insert<'_>) -> Result<(), InsertError> {
         let fault = self.begin_step().await;
+        self.meet(fault).await;
         let now = Instant::now();
-        let mut underway = Underway {
+        let soon = now + LATE_LIMIT - Duration::from_secs(1);
+        let offsets = insert.rows.iter();
+        let sent = Underway {
             table: insert.table,
-            offsets: insert
-                .rows
-                .iter()
+            offsets: offsets
                 .filter_map(|row| insert.batch.offset(insert.table, *row))
                 .collect(),
             token: insert.token.to_owned(),
-            // The age of an insert counts from when its clock was read.
-            sent: self.began + Duration::from_millis(u64::try_from(turn.ingested_at.0).unwrap()),
-            lands: now,
+            clock: turn.ingested_at,
+            arrives: now,
+            stored: now,
+            let_in: false,
         };
-        self.die_before(fault).await;
+        let arriving = |arrives| Underway {
+            arrives,
+            stored: arrives,
+            ..sent.clone()
+        };
         {
             let mut model = self.model.lock().unwrap();
             model.catch_up();
+            let late = model.is_late(&sent, now);
             match fault {
-                Some(Fault::NotDone | Fault::DiesBefore | Fault::DiesWithOffsets) => {}
+                Some(Fault::NotDone) => {}
+                Some(Fault::Half | Fault::OnlyToken | Fault::OnlyRows) if late => {}
                 Some(Fault::Half) => {
-                    let half = underway.offsets.len() / 2;
-                    model.rows.extend(&underway.offsets[..half]);
-                    model.underway.clear();
+                    let half = sent.offsets.len() / 2;
+                    model.rows.extend(&sent.offsets[..half]);
+                    model.clickhouse_dies();
                 }
                 Some(Fault::OnlyToken) => {
-                    model
-                        .tokens
-                        .insert((underway.table, underway.token.clone()));
+                    model.tokens.insert((sent.table, sent.token.clone()));
                 }
                 Some(Fault::OnlyRows) => {
-                    let known = model
-                        .tokens
-                        .contains(&(underway.table, underway.token.clone()));
-                    if !known || model.without == Without::Tokens {
-                        model.rows.extend(&underway.offsets);
-                    }
-                    model.underway.clear();
+                    model.rows.extend(&sent.offsets);
+                    model.clickhouse_dies();
                 }
-                Some(Fault::Late) => {
-                    underway.lands = now + LATE_LIMIT - Duration::from_secs(1);
-                    model.underway.push(underway);
+                Some(Fault::Late | Fault::OkButLate | Fault::DiesLate) => {
+                    model.underway.push(arriving(soon));
                 }
-                Some(Fault::TooLate) => {
-                    underway.lands = now + LATE_LIMIT * 2;
-                    model.underway.push(underway);
+                Some(Fault::TooLate | Fault::DiesTooLate) => {
+                    model.underway.push(arriving(now + LATE_LIMIT * 2));
                 }
-                None | Some(Fault::DiesAfter | Fault::AnswerLost) => model.land(&underway),
+                Some(Fault::Slow | Fault::DiesSlow) => model.underway.push(Underway {
+                    stored: now + LATE_LIMIT * 4,
+                    ..sent.clone()
+                }),
+                Some(Fault::Twice) => model.underway.extend([sent.clone(), arriving(soon)]),
+                _ => model.underway.push(sent.clone()),
             }
+            model.catch_up();
         }
         match fault {
-            None | Some(Fault::OnlyToken) => Ok(()),
-            Some(Fault::DiesAfter) => {
+            Some(Fault::DiesAfter | Fault::DiesLate | Fault::DiesTooLate | Fault::DiesSlow) => {
                 self.die().await;
                 Ok(())
             }
-            Some(_) => Err(InsertError::InDoubt(Error::TimedOut)),
+            Some(
+                Fault::NotDone
+                | Fault::AnswerLost
+                | Fault::Half
+                | Fault::OnlyRows
+                | Fault::Late
+                | Fault::TooLate
+                | Fault::Slow,
+            ) => Err(InsertError::InDoubt(Error::TimedOut)),
+            _ => {
+                // Refused as too late, or taken.
+                let model = self.model.lock().unwrap();
+                if model.is_late(&sent, now) {
+                    Err(InsertError::InDoubt(Error::BadResponse(
+                        "Code: 469.".into(),
+                    )))
+                } else {
+                    Ok(())
+                }
+            }
         }
+    }
+
+    async fn may_land(&self, _: PartitionId, clock: Millis) -> Result<bool, ReadError> {
+        self.read(|model| {
+            if model.without(Without::Waiting) {
+                return false;
+            }
+            if model.clock(Instant::now()) <= clock.later_by(LATE_LIMIT) {
+                return true;
+            }
+            let running = model.underway.iter().any(|insert| insert.let_in);
+            running && !model.without(Without::Running)
+        })
+        .await
     }
 
     async fn present(&self, _: PartitionId, range: OffsetRange) -> Result<Vec<u64>, ReadError> {
         self.read(|model| {
-            if model.without == Without::ReadBack {
+            if model.without(Without::ReadBack) {
                 return (range.first()..range.end()).collect();
             }
-            let mut present: Vec<u64> = model
-                .rows
-                .iter()
-                .copied()
-                .filter(|row| range.contains(*row))
-                .collect();
+            let mut present = model.present(range);
             present.sort_unstable();
             present.dedup();
             present
@@ -394,28 +469,21 @@ impl Store for World {
 
     async fn count(&self, ranges: &[(PartitionId, OffsetRange)]) -> Result<Vec<Found>, ReadError> {
         self.read(|model| {
-            ranges
-                .iter()
-                .map(|(id, range)| {
-                    let rows: Vec<u64> = model
-                        .rows
-                        .iter()
-                        .copied()
-                        .filter(|row| range.contains(*row))
-                        .collect();
-                    let different: HashSet<u64> = rows.iter().copied().collect();
-                    let believed = matches!(model.without, Without::ReadBack | Without::Count);
-                    Found {
-                        id: *id,
-                        offsets: if believed {
-                            range.len()
-                        } else {
-                            different.len() as u64
-                        },
-                        rows: rows.len() as u64,
-                    }
-                })
-                .collect()
+            let found = ranges.iter().map(|(id, range)| {
+                let rows = model.present(*range);
+                let different: HashSet<u64> = rows.iter().copied().collect();
+                let believed = model.without(Without::Count) || model.without(Without::ReadBack);
+                Found {
+                    id: *id,
+                    offsets: if believed {
+                        range.len()
+                    } else {
+                        different.len() as u64
+                    },
+                    rows: rows.len() as u64,
+                }
+            });
+            found.collect()
         })
         .await
     }
