@@ -9,6 +9,9 @@ use audit_tests::world::World;
 
 use crate::clickhouse_answers::between;
 
+/// As short as the broker takes by default: who waits for it to pass waits less.
+pub(crate) const SHORT_SESSION: &str = "6s";
+
 /// A broker of the world's own.
 async fn own_kafka(world: &World) -> anyhow::Result<Server> {
     let mut kafka = Server::kafka(world.logs())?;
@@ -91,6 +94,7 @@ pub(crate) async fn consumer_and_engine_killed_at_once_lose_and_double_nothing(
 pub(crate) async fn members_that_join_and_die_all_the_time_lose_and_double_nothing(
     world: Arc<World>,
 ) -> anyhow::Result<()> {
+    world.set("AUDIT_CONSUMER_KAFKA__SESSION_TIMEOUT", SHORT_SESSION);
     world.migrate()?;
     let _staying = world.consumer().await?;
     let coming_and_going = async {
@@ -117,6 +121,7 @@ pub(crate) async fn members_that_join_and_die_all_the_time_lose_and_double_nothi
 pub(crate) async fn a_member_that_wakes_up_while_its_successor_inserts_the_same_range_does_no_harm(
     world: Arc<World>,
 ) -> anyhow::Result<()> {
+    world.set("AUDIT_CONSUMER_KAFKA__SESSION_TIMEOUT", SHORT_SESSION);
     world.migrate()?;
     let proxy = between(&world)?;
     let frozen = world.consumer().await?;

@@ -15,9 +15,12 @@ use audit_tests::process::{ready, wait_until};
 use audit_tests::stack::engine;
 use audit_tests::world::World;
 
+use crate::deaths::SHORT_SESSION;
+
 pub(crate) async fn a_consumer_killed_again_and_again_loses_and_doubles_nothing(
     world: Arc<World>,
 ) -> anyhow::Result<()> {
+    world.set("AUDIT_CONSUMER_KAFKA__SESSION_TIMEOUT", SHORT_SESSION);
     world.migrate()?;
     let mut ids = world.publish(2000).await?;
     for round in 1..=3_usize {
