@@ -158,13 +158,23 @@ impl Assignments {
                 self.tell_readiness();
             }
             Event::TopicInQuestion => self.compare(),
-            Event::Unreadable { partition, error } => {
-                if let Some(held) = self.held.get(&partition) {
-                    held.taken.cancel();
+            Event::OtherTopic { reason } => {
+                let held: Vec<u32> = self.held.keys().copied().collect();
+                for partition in held {
+                    let reason = reason.clone();
+                    self.give_up(partition, &PartitionError::OtherTopic { reason });
                 }
-                self.stop(partition, &error);
             }
+            Event::Unreadable { partition, error } => self.give_up(partition, &error),
         }
+    }
+
+    /// Ends the loop of a partition that cannot be consumed as it is.
+    fn give_up(&mut self, partition: u32, error: &PartitionError) {
+        if let Some(held) = self.held.get(&partition) {
+            held.taken.cancel();
+        }
+        self.stop(partition, error);
     }
 
     fn assigned(&mut self, partition: u32, right: Arc<Right>) {

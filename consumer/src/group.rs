@@ -3,6 +3,7 @@
 //! librdkafka calls back here, on the thread of the source, while that thread polls.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rdkafka::client::ClientContext;
@@ -53,6 +54,11 @@ pub enum Event {
     },
     /// Kafka does not know the topic: it may be another one when it does again.
     TopicInQuestion,
+    /// The topic was created anew under the same name.
+    OtherTopic {
+        /// What gave it away.
+        reason: String,
+    },
     /// A partition cannot be read on.
     Unreadable {
         /// The partition.
@@ -67,9 +73,16 @@ pub enum Event {
 pub struct GroupContext {
     rights: Mutex<HashMap<u32, Arc<Right>>>,
     events: Mutex<Vec<Event>>,
+    other_topic: AtomicBool,
 }
 
 impl GroupContext {
+    /// Whether the topic was created anew under the same name since this member joined. Nothing
+    /// that is read then belongs to the life that is consumed.
+    pub(crate) fn is_other_topic(&self) -> bool {
+        self.other_topic.load(Ordering::Acquire)
+    }
+
     fn say(&self, event: Event) {
         self.events
             .lock()
@@ -85,6 +98,11 @@ impl GroupContext {
 
 impl ClientContext for GroupContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if let Some(reason) = topic_anew(message)
+            && !self.other_topic.swap(true, Ordering::AcqRel)
+        {
+            self.say(Event::OtherTopic { reason });
+        }
         match level {
             RDKafkaLogLevel::Emerg
             | RDKafkaLogLevel::Alert
@@ -145,9 +163,39 @@ impl ConsumerContext for GroupContext {
     }
 }
 
+/// What the client is asked to log, beside warnings, so that [`topic_anew`] is told.
+pub(crate) const LOGGED: (&str, &str) = ("debug", "topic");
+
+/// Tells that the topic has another id than before, out of what the client logs.
+///
+/// The client reads on in a topic that was deleted and created anew, from where it was in the old
+/// one, without telling the application: its source calls that a thing to be mended. It logs the
+/// change when it learns of it, before it asks for anything of the new topic.
+/// Source: `rd_kafka_topic_metadata_update2` in `rdkafka_topic.c` of librdkafka 2.12.
+fn topic_anew(message: &str) -> Option<String> {
+    let (_, ids) = message.split_once(" changed id from ")?;
+    let (old, new) = ids.split_once(" to ")?;
+    // The first id follows none, which is written as zeroes.
+    let first = old.bytes().all(|byte| byte == b'A' || byte == b'=');
+    (!first).then(|| format!("kafka knew it as {old} and now as {new}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_topic_is_created_anew_when_its_id_changes_from_another() {
+        let logged = |from| {
+            format!("[thrd:main]: Topic audit changed id from {from} to 7N_3oTqpTG2cAbcGSBpEbA")
+        };
+        assert_eq!(topic_anew(&logged("AAAAAAAAAAAAAAAAAAAAAA")), None);
+        assert!(topic_anew(&logged("vrkXTM3pQ1e0jzWfvpHuIw")).is_some());
+        assert_eq!(
+            topic_anew("[thrd:main]: Topic audit [0] Leader 1 Epoch 0"),
+            None
+        );
+    }
 
     #[test]
     fn a_revoked_right_cannot_be_held() {

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use audit_service::tasks::Failure;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use tokio::sync::mpsc;
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::assignments::{Assignments, Parts};
 use crate::config::Config;
-use crate::group::GroupContext;
+use crate::group::{self, GroupContext};
 use crate::offsets::CLIENT_REPEATS;
 use crate::source::Source;
 use crate::topic::Topic;
@@ -94,6 +95,8 @@ pub(crate) fn join(
         .set("socket.timeout.ms", "10000")
         .set("retry.backoff.ms", &repeats)
         .set("retry.backoff.max.ms", &repeats)
+        .set(group::LOGGED.0, group::LOGGED.1)
+        .set_log_level(RDKafkaLogLevel::Debug)
         .create_with_context(GroupContext::default())?;
     consumer.subscribe(&[topic.name()])?;
     Ok(consumer)

@@ -262,7 +262,6 @@ fn is_fenced(error: &KafkaError) -> bool {
         error.rdkafka_error_code(),
         Some(
             RDKafkaErrorCode::UnknownMemberId
-                | RDKafkaErrorCode::IllegalGeneration
                 | RDKafkaErrorCode::FencedInstanceId
                 | RDKafkaErrorCode::AssignmentLost
                 | RDKafkaErrorCode::Fenced
@@ -292,6 +291,9 @@ fn is_no(error: &KafkaError) -> bool {
                 | RDKafkaErrorCode::CoordinatorNotAvailable
                 | RDKafkaErrorCode::NotCoordinator
                 | RDKafkaErrorCode::RebalanceInProgress
+                // A new member joined, and this one has not been told its new generation yet.
+                // Whoever was replaced loses its right before it is given another generation.
+                | RDKafkaErrorCode::IllegalGeneration
         )
     )
 }

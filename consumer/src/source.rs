@@ -198,6 +198,9 @@ impl Source {
     }
 
     fn take(&mut self, message: &BorrowedMessage<'_>, stopping: bool) {
+        if self.consumer.context().is_other_topic() {
+            return;
+        }
         let Some(reading) = u32::try_from(message.partition())
             .ok()
             .and_then(|partition| self.reading.get_mut(&partition))

@@ -16,6 +16,9 @@ use crate::offsets::Bounds;
 /// How long the broker may take to answer.
 const ANSWER: Duration = Duration::from_secs(15);
 
+/// How long to wait before the broker is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+
 /// What every topic of events has to be configured as, beside its retention.
 const SETTINGS: [(&str, &str); 4] = [
     ("message.timestamp.type", "LogAppendTime"),
@@ -47,14 +50,19 @@ pub enum TopicError {
     /// The topic is not what it has to be.
     #[error(
         "topic {topic} must be changed before it can be consumed: {}; \
-         `kafka-configs --alter --entity-type topics --entity-name {topic} --add-config …` does it",
+         `kafka-configs --bootstrap-server {brokers} --alter --entity-type topics \
+         --entity-name {topic} --add-config {settings}` does it",
         .complaints.join("; ")
     )]
     Unfit {
         /// The topic.
         topic: String,
+        /// Where it is.
+        brokers: String,
         /// All that is wrong.
         complaints: Vec<String>,
+        /// What it has to be set to: `name=value,…`.
+        settings: String,
     },
     /// A new life was asked for, but it is the topic whose records are stored.
     #[error(
@@ -166,7 +174,21 @@ impl Topic {
         match made.into_iter().next() {
             Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(false),
             Some(Err((_, code))) => Err(self.kafka(KafkaError::AdminOp(code))),
-            _ => Ok(true),
+            _ => self.until_known().await.map(|()| true),
+        }
+    }
+
+    /// Waits until the topic that was just made is known to the broker that is asked: the one that
+    /// makes it tells the others afterwards, and itself.
+    async fn until_known(&self) -> Result<(), TopicError> {
+        let deadline = Instant::now() + ANSWER;
+        loop {
+            match self.partitions().await {
+                Err(TopicError::Unknown(_)) if Instant::now() < deadline => {
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
+                answered => return answered.map(drop),
+            }
         }
     }
 
@@ -237,28 +259,30 @@ impl Topic {
             None => return Err(TopicError::Unknown(self.name().to_owned())),
         };
         let found = |name| resource.get(name).and_then(|entry| entry.value.as_deref());
-        let mut complaints: Vec<String> = SETTINGS
+        let (mut complaints, mut settings) = (Vec::new(), Vec::new());
+        let off = SETTINGS
             .iter()
-            .filter(|(name, wanted)| found(name) != Some(*wanted))
-            .map(|(name, wanted)| {
-                format!(
-                    "{name}={} must be {name}={wanted}",
-                    found(name).unwrap_or_default()
-                )
-            })
-            .collect();
+            .filter(|(name, wanted)| found(name) != Some(*wanted));
+        for (name, wanted) in off {
+            let found = found(name).unwrap_or_default();
+            complaints.push(format!("{name}={found} must be {name}={wanted}"));
+            settings.push(format!("{name}={wanted}"));
+        }
         let wanted = self.config.topic.retention.as_millis();
         let retention: Option<i128> = found("retention.ms").and_then(|text| text.parse().ok());
         // Negative: for ever.
         if retention.is_none_or(|kept| kept >= 0 && kept.unsigned_abs() < wanted) {
             complaints.push(format!("retention.ms must be at least {wanted}"));
+            settings.push(format!("retention.ms={wanted}"));
         }
         if complaints.is_empty() {
             Ok(registered.incarnation())
         } else {
             Err(TopicError::Unfit {
                 topic: self.name().to_owned(),
+                brokers: self.config.kafka.brokers.clone(),
                 complaints,
+                settings: settings.join(","),
             })
         }
     }

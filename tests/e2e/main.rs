@@ -11,11 +11,18 @@
 
 mod bad_input;
 mod better_auth;
+mod clickhouse_answers;
+mod clocks;
+mod deaths;
+mod engine_faults;
 mod exactly_once;
 mod isolation;
+mod kafka_faults;
 mod local_stack;
+mod offsets_by_hand;
 mod reading;
 mod round_trip;
+mod topics;
 mod ways_out;
 
 use std::process::ExitCode;
@@ -26,8 +33,13 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use audit_tests::stack::Stack;
 use audit_tests::world::World;
 
+/// How many tests run beside each other.
+const TESTS_AT_A_TIME: usize = 4;
+
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    // A test waits most of its time, for sessions that time out and servers that start.
+    arguments.test_threads.get_or_insert(TESTS_AT_A_TIME);
     if arguments.list {
         let stack = Arc::new(None);
         return libtest_mimic::run(&arguments, trials(&stack)).exit_code();
@@ -81,6 +93,34 @@ fn trials(stack: &Arc<Option<Stack>>) -> Vec<Trial> {
         ways_out::rows_taken_away_are_put_back_once,
         ways_out::a_replayed_dead_letter_is_one_row_however_often,
         ways_out::an_unchanged_topic_begins_no_new_life,
+        deaths::a_killed_broker_loses_and_doubles_nothing,
+        deaths::broker_and_engine_killed_at_once_lose_and_double_nothing,
+        deaths::consumer_and_engine_killed_at_once_lose_and_double_nothing,
+        deaths::members_that_join_and_die_all_the_time_lose_and_double_nothing,
+        deaths::a_member_that_wakes_up_while_its_successor_inserts_the_same_range_does_no_harm,
+        clickhouse_answers::inserts_answered_500_are_made_up_for,
+        clickhouse_answers::an_insert_whose_answer_is_lost_is_not_repeated,
+        clickhouse_answers::an_insert_cut_half_way_is_made_up_for,
+        clickhouse_answers::an_insert_answered_but_not_made_is_noticed,
+        clickhouse_answers::an_insert_that_arrives_half_a_minute_later_does_no_harm,
+        clickhouse_answers::an_insert_that_arrives_twice_does_no_harm,
+        clickhouse_answers::an_insert_held_back_until_its_owner_is_replaced_does_no_harm,
+        engine_faults::a_log_of_tokens_taken_away_between_attempts_doubles_nothing,
+        engine_faults::a_part_whose_token_is_not_in_the_log_is_not_doubled,
+        engine_faults::a_part_that_is_gone_while_its_token_is_in_the_log_is_sent_again,
+        engine_faults::an_answered_part_that_is_gone_is_sent_again,
+        engine_faults::a_full_disk_stops_nothing_for_good,
+        clocks::a_clock_of_clickhouse_that_jumps_loses_and_doubles_nothing,
+        clocks::a_clock_of_clickhouse_set_back_under_an_insert_in_doubt_doubles_nothing,
+        clocks::a_clock_of_the_consumer_that_jumps_loses_and_doubles_nothing,
+        kafka_faults::the_leader_of_a_partition_killed_among_three_brokers_stops_nothing,
+        kafka_faults::an_intent_that_lands_after_the_next_one_does_no_harm,
+        topics::a_topic_without_the_brokers_clock_is_refused_with_the_command_that_mends_it,
+        topics::records_that_expired_unread_stop_their_partition_alone,
+        topics::a_topic_created_anew_while_it_is_consumed_is_not_taken_for_the_old_one,
+        topics::a_topic_created_anew_and_longer_behind_the_consumers_back_is_not_taken_for_the_old_one,
+        offsets_by_hand::a_group_deleted_by_hand_changes_nothing,
+        offsets_by_hand::offsets_moved_while_the_consumer_runs_change_nothing,
         bad_input::what_ingest_is_sent_is_stored_or_refused_with_a_reason,
         bad_input::what_the_query_api_is_asked_is_answered_or_refused_with_a_reason,
         isolation::a_project_sees_only_its_own_events,
@@ -105,7 +145,7 @@ fn run<F: Future<Output = anyhow::Result<()>>>(
     let world = Arc::new(World::new(stack, name)?);
     let ended = runtime.block_on(async {
         test(Arc::clone(&world)).await?;
-        world.audit().await
+        world.audit_in_the_end().await
     });
     ended.map_err(|error| format!("{error:#}\nlogs: {}", world.logs().display()).into())
 }

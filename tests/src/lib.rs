@@ -7,6 +7,10 @@
     reason = "a test fails by panicking"
 )]
 
+pub mod clock;
+pub mod fault_proxy;
+pub mod kafka_proxy;
 pub mod process;
+pub mod server;
 pub mod stack;
 pub mod world;

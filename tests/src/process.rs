@@ -113,6 +113,16 @@ impl Process {
         Pid::from_child(&self.child)
     }
 
+    /// SIGSTOP: it stands still until it is thawed.
+    pub fn freeze(&self) -> anyhow::Result<()> {
+        Ok(kill_process(self.id(), Signal::STOP)?)
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) -> anyhow::Result<()> {
+        Ok(kill_process(self.id(), Signal::CONT)?)
+    }
+
     /// SIGKILL, and until it is gone.
     pub fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill()?;

@@ -3,33 +3,40 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use audit_producer::{Producer, ProducerConfig};
+use audit_producer::{Producer, ProducerConfig, Stored};
 use audit_schema::{Event, EventId, EventType, ProjectId};
 use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
 use crate::process::{Process, address, program, root, wait_until};
 use crate::stack::Stack;
 
+/// How many partitions a world's topic has.
+pub const PARTITIONS: i32 = 3;
+
+/// How long the broker may take to answer.
+const ANSWER: Duration = Duration::from_secs(20);
+
 /// One test's world.
 pub struct World {
-    /// Where Kafka is.
-    pub brokers: String,
     /// Its topic, and the name of its consumer group.
     pub topic: String,
     /// Its database.
     pub database: String,
+    brokers: Mutex<String>,
     clickhouse: Mutex<String>,
     logs: PathBuf,
     http: reqwest::Client,
     started: Mutex<usize>,
     /// Settings beside those every world has.
     more: Mutex<Vec<(String, String)>>,
-    /// Whether the tables are to be audited in the end.
-    sound: Mutex<bool>,
+    /// Whether the tables are still to be audited in the end.
+    to_audit: Mutex<bool>,
 }
 
 /// A service with an HTTP API.
@@ -53,7 +60,7 @@ impl World {
         let logs = stack.logs.join(test);
         std::fs::create_dir_all(&logs)?;
         Ok(Self {
-            brokers: stack.brokers.clone(),
+            brokers: Mutex::new(stack.brokers.clone()),
             topic: format!("e2e.{test}"),
             database: format!("e2e_{test}"),
             clickhouse: Mutex::new(stack.clickhouse.clone()),
@@ -61,13 +68,23 @@ impl World {
             http: reqwest::Client::new(),
             started: Mutex::new(0),
             more: Mutex::default(),
-            sound: Mutex::new(true),
+            to_audit: Mutex::new(true),
         })
     }
 
     /// Where the logs of this world are kept.
     pub fn logs(&self) -> &Path {
         &self.logs
+    }
+
+    /// Where Kafka is.
+    pub fn brokers(&self) -> String {
+        self.brokers.lock().unwrap().clone()
+    }
+
+    /// Uses another Kafka than the shared one from now on.
+    pub fn use_kafka(&self, brokers: &str) {
+        brokers.clone_into(&mut self.brokers.lock().unwrap());
     }
 
     /// The engine this world uses.
@@ -90,7 +107,7 @@ impl World {
 
     /// The test has broken the tables on purpose: they are not audited in the end.
     pub fn broken_on_purpose(&self) {
-        *self.sound.lock().unwrap() = false;
+        *self.to_audit.lock().unwrap() = false;
     }
 
     fn keys_file(&self) -> PathBuf {
@@ -100,17 +117,17 @@ impl World {
     /// The settings that put a service into this world.
     pub fn settings(&self) -> Vec<(String, String)> {
         let keys = self.keys_file().display().to_string();
-        let clickhouse = self.clickhouse();
+        let (brokers, clickhouse) = (self.brokers(), self.clickhouse());
         [
-            ("AUDIT_INGEST_KAFKA__BROKERS", self.brokers.as_str()),
+            ("AUDIT_INGEST_KAFKA__BROKERS", brokers.as_str()),
             ("AUDIT_INGEST_KAFKA__TOPIC", &self.topic),
             ("AUDIT_INGEST_KEYS__FILE", &keys),
             ("AUDIT_INGEST_HTTP__LISTEN", "127.0.0.1:0"),
             ("AUDIT_INGEST_ADMIN__LISTEN", "127.0.0.1:0"),
-            ("AUDIT_CONSUMER_KAFKA__BROKERS", &self.brokers),
+            ("AUDIT_CONSUMER_KAFKA__BROKERS", &brokers),
             ("AUDIT_CONSUMER_KAFKA__TOPIC", &self.topic),
             ("AUDIT_CONSUMER_KAFKA__GROUP", &self.topic),
-            ("AUDIT_CONSUMER_TOPIC__PARTITIONS", "3"),
+            ("AUDIT_CONSUMER_TOPIC__PARTITIONS", &PARTITIONS.to_string()),
             ("AUDIT_CONSUMER_CLICKHOUSE__URL", &clickhouse),
             ("AUDIT_CONSUMER_CLICKHOUSE__DATABASE", &self.database),
             ("AUDIT_CONSUMER_ADMIN__LISTEN", "127.0.0.1:0"),
@@ -283,14 +300,14 @@ impl World {
     /// A client of the broker.
     pub fn kafka(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &self.brokers);
+        config.set("bootstrap.servers", self.brokers());
         config
     }
 
     /// The producer crate, writing to this world's topic.
     pub fn producer(&self) -> anyhow::Result<Producer> {
         Ok(Producer::new(&ProducerConfig {
-            brokers: self.brokers.clone(),
+            brokers: self.brokers(),
             topic: self.topic.clone(),
             ..ProducerConfig::default()
         })?)
@@ -298,18 +315,32 @@ impl World {
 
     /// Publishes so many events of distinct users, and gives their ids once Kafka has them.
     pub async fn publish(&self, events: usize) -> anyhow::Result<Vec<EventId>> {
+        let events = (0..events).map(|number| event("acme", &format!("user-{number}")));
+        let stored = self.publish_all(events).await?;
+        Ok(stored.into_iter().map(|(id, _)| id).collect())
+    }
+
+    /// The same for events of one user, which all go to one partition.
+    pub async fn publish_of(&self, user: &str, events: usize) -> anyhow::Result<Vec<EventId>> {
+        let events = (0..events).map(|_| event("acme", user));
+        let stored = self.publish_all(events).await?;
+        Ok(stored.into_iter().map(|(id, _)| id).collect())
+    }
+
+    /// Publishes these events, and says once Kafka has them where each is.
+    pub async fn publish_all(
+        &self,
+        events: impl Iterator<Item = Event<'static>>,
+    ) -> anyhow::Result<Vec<(EventId, Stored)>> {
         let producer = self.producer()?;
-        let mut ids = Vec::new();
-        let mut receipts = Vec::new();
-        for number in 0..events {
-            let event = event("acme", &format!("user-{number}"));
-            ids.push(event.id);
-            receipts.push(producer.publish(&event));
+        let receipts: Vec<_> = events
+            .map(|event| (event.id, producer.publish(&event)))
+            .collect();
+        let mut stored = Vec::new();
+        for (id, receipt) in receipts {
+            stored.push((id, receipt.await?));
         }
-        for receipt in receipts {
-            receipt.await?;
-        }
-        Ok(ids)
+        Ok(stored)
     }
 
     /// Checks that each of these events is stored exactly once, and nothing else.
@@ -335,9 +366,46 @@ impl World {
         Ok(())
     }
 
+    /// Waits until the watermark of every partition has passed the end of its log.
+    pub async fn settled(&self) -> anyhow::Result<()> {
+        let tool: BaseConsumer = self.kafka().create()?;
+        let ends: Vec<String> = (0..PARTITIONS)
+            .map(|partition| {
+                let (_, end) = tool.fetch_watermarks(&self.topic, partition, ANSWER)?;
+                anyhow::Ok(format!("{partition}\t{end}"))
+            })
+            .collect::<anyhow::Result<_>>()?;
+        let ends = ends.join("\n");
+        let watermarks = "SELECT partition, max(next_offset) FROM audit_watermarks \
+                          WHERE incarnation = (SELECT max(incarnation) FROM audit_sources) \
+                          GROUP BY partition ORDER BY partition";
+        let reached = wait_until("every watermark to pass its log's end", async || {
+            Ok((self.sql(watermarks).await? == ends).then_some(()))
+        })
+        .await;
+        let reached_where = || format!("ends {ends:?}");
+        reached.with_context(reached_where)
+    }
+
+    /// How it has to end: everything that is in Kafka is counted, each of these events is stored
+    /// exactly once, nothing else is, and every offset is in exactly one table.
+    pub async fn ends_with(&self, ids: &[EventId]) -> anyhow::Result<()> {
+        self.settled().await?;
+        self.holds_exactly(ids).await?;
+        self.audit()?;
+        // Servers that are the test's own end with it.
+        *self.to_audit.lock().unwrap() = false;
+        Ok(())
+    }
+
     /// Every offset of this world is in exactly one table, once.
-    pub async fn audit(&self) -> anyhow::Result<()> {
-        if !*self.sound.lock().unwrap() {
+    pub fn audit(&self) -> anyhow::Result<()> {
+        self.run("audit-consumer", &["verify"]).map(drop)
+    }
+
+    /// The audit that every test ends with, unless it had its own or has no tables.
+    pub async fn audit_in_the_end(&self) -> anyhow::Result<()> {
+        if !*self.to_audit.lock().unwrap() {
             return Ok(());
         }
         let exists = self
@@ -347,7 +415,7 @@ impl World {
             ))
             .await;
         if exists.is_ok_and(|tables| tables != "0") {
-            self.run("audit-consumer", &["verify"])?;
+            self.audit()?;
         }
         Ok(())
     }
