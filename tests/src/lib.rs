@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+pub mod fault_proxy;
 pub mod process;
 pub mod stack;
 pub mod world;
