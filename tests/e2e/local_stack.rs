@@ -34,7 +34,7 @@ impl Local {
         if let Some(key) = key {
             command
                 .env("AUDIT_LOCAL_API_KEY", key)
-                .env("AUDIT_KAFKA_BROKERS", &world.brokers)
+                .env("AUDIT_KAFKA_BROKERS", world.brokers())
                 .env("AUDIT_CLICKHOUSE_URL", world.clickhouse());
         }
         let process = Process::start(&mut command, &world.logs().join("local.log"))?;

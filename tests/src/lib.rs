@@ -9,5 +9,6 @@
 
 pub mod fault_proxy;
 pub mod process;
+pub mod server;
 pub mod stack;
 pub mod world;

@@ -50,7 +50,7 @@ impl Stack {
 }
 
 /// `audit-local` with `arguments`, dying with this process.
-fn local(arguments: &[&str]) -> anyhow::Result<Command> {
+pub(crate) fn local(arguments: &[&str]) -> anyhow::Result<Command> {
     let mut command = Command::new(program("audit-local")?);
     command.current_dir(root()).args(arguments);
     Ok(command)

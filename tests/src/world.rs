@@ -3,25 +3,32 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use audit_producer::{Producer, ProducerConfig};
 use audit_schema::{Event, EventId, EventType, ProjectId};
 use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
 use crate::process::{Process, address, program, root, wait_until};
 use crate::stack::Stack;
 
+/// How many partitions a world's topic has.
+pub const PARTITIONS: i32 = 3;
+
+/// How long the broker may take to answer.
+const ANSWER: Duration = Duration::from_secs(20);
+
 /// One test's world.
 pub struct World {
-    /// Where Kafka is.
-    pub brokers: String,
     /// Its topic, and the name of its consumer group.
     pub topic: String,
     /// Its database.
     pub database: String,
+    brokers: Mutex<String>,
     clickhouse: Mutex<String>,
     logs: PathBuf,
     http: reqwest::Client,
@@ -53,7 +60,7 @@ impl World {
         let logs = stack.logs.join(test);
         std::fs::create_dir_all(&logs)?;
         Ok(Self {
-            brokers: stack.brokers.clone(),
+            brokers: Mutex::new(stack.brokers.clone()),
             topic: format!("e2e.{test}"),
             database: format!("e2e_{test}"),
             clickhouse: Mutex::new(stack.clickhouse.clone()),
@@ -68,6 +75,16 @@ impl World {
     /// Where the logs of this world are kept.
     pub fn logs(&self) -> &Path {
         &self.logs
+    }
+
+    /// Where Kafka is.
+    pub fn brokers(&self) -> String {
+        self.brokers.lock().unwrap().clone()
+    }
+
+    /// Uses another Kafka than the shared one from now on.
+    pub fn use_kafka(&self, brokers: &str) {
+        brokers.clone_into(&mut self.brokers.lock().unwrap());
     }
 
     /// The engine this world uses.
@@ -100,17 +117,17 @@ impl World {
     /// The settings that put a service into this world.
     pub fn settings(&self) -> Vec<(String, String)> {
         let keys = self.keys_file().display().to_string();
-        let clickhouse = self.clickhouse();
+        let (brokers, clickhouse) = (self.brokers(), self.clickhouse());
         [
-            ("AUDIT_INGEST_KAFKA__BROKERS", self.brokers.as_str()),
+            ("AUDIT_INGEST_KAFKA__BROKERS", brokers.as_str()),
             ("AUDIT_INGEST_KAFKA__TOPIC", &self.topic),
             ("AUDIT_INGEST_KEYS__FILE", &keys),
             ("AUDIT_INGEST_HTTP__LISTEN", "127.0.0.1:0"),
             ("AUDIT_INGEST_ADMIN__LISTEN", "127.0.0.1:0"),
-            ("AUDIT_CONSUMER_KAFKA__BROKERS", &self.brokers),
+            ("AUDIT_CONSUMER_KAFKA__BROKERS", &brokers),
             ("AUDIT_CONSUMER_KAFKA__TOPIC", &self.topic),
             ("AUDIT_CONSUMER_KAFKA__GROUP", &self.topic),
-            ("AUDIT_CONSUMER_TOPIC__PARTITIONS", "3"),
+            ("AUDIT_CONSUMER_TOPIC__PARTITIONS", &PARTITIONS.to_string()),
             ("AUDIT_CONSUMER_CLICKHOUSE__URL", &clickhouse),
             ("AUDIT_CONSUMER_CLICKHOUSE__DATABASE", &self.database),
             ("AUDIT_CONSUMER_ADMIN__LISTEN", "127.0.0.1:0"),
@@ -283,14 +300,14 @@ impl World {
     /// A client of the broker.
     pub fn kafka(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &self.brokers);
+        config.set("bootstrap.servers", self.brokers());
         config
     }
 
     /// The producer crate, writing to this world's topic.
     pub fn producer(&self) -> anyhow::Result<Producer> {
         Ok(Producer::new(&ProducerConfig {
-            brokers: self.brokers.clone(),
+            brokers: self.brokers(),
             topic: self.topic.clone(),
             ..ProducerConfig::default()
         })?)
@@ -333,6 +350,35 @@ impl World {
             wanted.len()
         );
         Ok(())
+    }
+
+    /// Waits until the watermark of every partition has passed the end of its log.
+    pub async fn settled(&self) -> anyhow::Result<()> {
+        let tool: BaseConsumer = self.kafka().create()?;
+        let ends: Vec<String> = (0..PARTITIONS)
+            .map(|partition| {
+                let (_, end) = tool.fetch_watermarks(&self.topic, partition, ANSWER)?;
+                anyhow::Ok(format!("{partition}\t{end}"))
+            })
+            .collect::<anyhow::Result<_>>()?;
+        let ends = ends.join("\n");
+        let watermarks = "SELECT partition, max(next_offset) FROM audit_watermarks \
+                          WHERE incarnation = (SELECT max(incarnation) FROM audit_sources) \
+                          GROUP BY partition ORDER BY partition";
+        let reached = wait_until("every watermark to pass its log's end", async || {
+            Ok((self.sql(watermarks).await? == ends).then_some(()))
+        })
+        .await;
+        let reached_where = || format!("ends {ends:?}");
+        reached.with_context(reached_where)
+    }
+
+    /// How it has to end: everything that is in Kafka is counted, each of these events is stored
+    /// exactly once, nothing else is, and every offset is in exactly one table.
+    pub async fn ends_with(&self, ids: &[EventId]) -> anyhow::Result<()> {
+        self.settled().await?;
+        self.holds_exactly(ids).await?;
+        self.audit().await
     }
 
     /// Every offset of this world is in exactly one table, once.

@@ -1,17 +1,21 @@
-//! `audit-local kafka`: a real Apache Kafka, one broker that is its own controller, from its released jars.
+//! `audit-local kafka`: a real Apache Kafka from its released jars: one broker that is its own controller, or one of a
+//! cluster of several.
 //!
 //! Promises: when it says it is ready, the broker answers and has joined its cluster; data and identity stay in the folder
 //! through restarts, whatever the ports; topics are never created by chance.
 
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use clap::Args;
+use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -43,9 +47,45 @@ pub struct Options {
     /// The controller's port; 0 takes a free one.
     #[arg(long, default_value_t = 0)]
     controller_port: u16,
+    /// The number of this broker in a cluster of several.
+    #[arg(long, default_value_t = 1)]
+    node: u32,
+    /// The controllers of a cluster of several, the same for each of its brokers: 1@127.0.0.1:19091,2@127.0.0.1:19092,…
+    #[arg(long, value_delimiter = ',', conflicts_with = "controller_port")]
+    voters: Vec<Voter>,
+    /// The port to tell clients instead of the broker's own: that of a proxy.
+    #[arg(long, hide = true)]
+    advertise: Option<u16>,
     /// Die with this process, which must be our parent.
     #[arg(long, hide = true)]
     die_with_parent: Option<u32>,
+}
+
+/// A controller of a cluster: `node@address`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Voter {
+    node: u32,
+    address: SocketAddr,
+}
+
+impl FromStr for Voter {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let (node, address) = text
+            .split_once('@')
+            .context("it is written as NODE@ADDRESS:PORT")?;
+        Ok(Self {
+            node: node.parse()?,
+            address: address.parse()?,
+        })
+    }
+}
+
+impl fmt::Display for Voter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.node, self.address)
+    }
 }
 
 /// Runs the broker until SIGTERM or SIGINT.
@@ -68,10 +108,9 @@ async fn supervise(options: &Options, folder: &Path, jars: &Path) -> anyhow::Res
     let mut interrupt = signal(SignalKind::interrupt())?;
     let class_path = format!("{}/*", jars.display());
     let port = free_port(options.port)?;
-    let controller_port = free_port(options.controller_port)?;
-    let properties = configure(folder, port, controller_port)?;
+    let properties = configure(folder, port, options)?;
     if !folder.join("log/meta.properties").exists() {
-        format(&class_path, &properties).await?;
+        format(&class_path, &properties, &cluster_id(&options.voters)).await?;
     }
     let mut broker = java(&class_path, "kafka.Kafka")?
         .arg(&properties)
@@ -79,7 +118,7 @@ async fn supervise(options: &Options, folder: &Path, jars: &Path) -> anyhow::Res
         .context("cannot start the broker")?;
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     tokio::select! {
-        answered = answers(address) => answered?,
+        answered = answers(address, options.node) => answered?,
         ended = broker.wait() => bail!("the broker ended while starting ({})", ended?),
         _ = terminate.recv() => return stop(broker).await,
         _ = interrupt.recv() => return stop(broker).await,
@@ -122,11 +161,24 @@ fn java(class_path: &str, class: &str) -> anyhow::Result<Command> {
     Ok(command)
 }
 
+/// What a new cluster is known by. Each broker of several makes the same, out of what all are told.
+fn cluster_id(voters: &[Voter]) -> String {
+    if voters.is_empty() {
+        return BASE64_URL_SAFE_NO_PAD.encode(Uuid::now_v7());
+    }
+    let mut digest = Sha256::new();
+    for voter in voters {
+        digest.update(voter.to_string());
+    }
+    let digest: [u8; 32] = digest.finalize().into();
+    let (id, _) = digest.split_at(size_of::<Uuid>());
+    BASE64_URL_SAFE_NO_PAD.encode(id)
+}
+
 /// Gives the folder an identity, once: clients know a new cluster by its new one.
-async fn format(class_path: &str, properties: &Path) -> anyhow::Result<()> {
-    let id = BASE64_URL_SAFE_NO_PAD.encode(Uuid::now_v7());
+async fn format(class_path: &str, properties: &Path, cluster_id: &str) -> anyhow::Result<()> {
     let output = java(class_path, "kafka.tools.StorageTool")?
-        .args(["format", "--cluster-id", &id, "--config"])
+        .args(["format", "--cluster-id", cluster_id, "--config"])
         .arg(properties)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -142,11 +194,42 @@ async fn format(class_path: &str, properties: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn configure(folder: &Path, port: u16, controller_port: u16) -> anyhow::Result<PathBuf> {
+fn configure(folder: &Path, port: u16, options: &Options) -> anyhow::Result<PathBuf> {
+    let voters = if options.voters.is_empty() {
+        let port = free_port(options.controller_port)?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        vec![Voter {
+            node: options.node,
+            address,
+        }]
+    } else {
+        options.voters.clone()
+    };
+    let own = voters
+        .iter()
+        .find(|voter| voter.node == options.node)
+        .with_context(|| format!("broker {} is none of the voters", options.node))?;
+    // A cluster keeps three copies and goes on while two are there.
+    let copies = voters.len().min(3);
     let path = folder.join("server.properties");
     let text = PROPERTIES
+        .replace("{node}", &options.node.to_string())
+        .replace(
+            "{voters}",
+            &voters
+                .iter()
+                .map(Voter::to_string)
+                .collect::<Vec<_>>()
+                .join(","),
+        )
+        .replace("{controller}", &own.address.to_string())
         .replace("{port}", &port.to_string())
-        .replace("{controller_port}", &controller_port.to_string())
+        .replace(
+            "{advertised}",
+            &options.advertise.unwrap_or(port).to_string(),
+        )
+        .replace("{copies}", &copies.to_string())
+        .replace("{in_sync}", &copies.min(2).to_string())
         .replace("{folder}", &folder.join("log").display().to_string());
     std::fs::write(&path, text)?;
     Ok(path)
@@ -160,11 +243,11 @@ fn free_port(port: u16) -> anyhow::Result<u16> {
 }
 
 /// Waits until the broker answers and is in its own list of brokers.
-async fn answers(address: SocketAddr) -> anyhow::Result<()> {
+async fn answers(address: SocketAddr, node: u32) -> anyhow::Result<()> {
     let begin = Instant::now();
     loop {
         let brokers = tokio::time::timeout(ASK, brokers(address)).await;
-        if matches!(brokers, Ok(Ok(brokers)) if brokers > 0) {
+        if matches!(brokers, Ok(Ok(brokers)) if brokers.contains(&i64::from(node))) {
             return Ok(());
         }
         ensure!(
@@ -175,9 +258,9 @@ async fn answers(address: SocketAddr) -> anyhow::Result<()> {
     }
 }
 
-/// Asks for the cluster's metadata, of no topic, and returns how many brokers it has. An open port is not enough: the
+/// Asks for the cluster's metadata, of no topic, and returns the numbers of its brokers. An open port is not enough: the
 /// broker opens it before it has joined.
-async fn brokers(address: SocketAddr) -> anyhow::Result<i32> {
+async fn brokers(address: SocketAddr) -> anyhow::Result<Vec<i64>> {
     #[rustfmt::skip]
     const METADATA_V4: [u8; 19] = [
         0, 0, 0, 15, // the size of what follows
@@ -189,9 +272,24 @@ async fn brokers(address: SocketAddr) -> anyhow::Result<i32> {
     ];
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(&METADATA_V4).await?;
-    // Size, number and throttle time of the answer come before the length of the list.
+    // Size, number and throttle time of the answer come before the list and its length.
     for _ in 0..3 {
         stream.read_i32().await?;
     }
-    Ok(stream.read_i32().await?)
+    let mut brokers = Vec::new();
+    for _ in 0..stream.read_i32().await? {
+        brokers.push(i64::from(stream.read_i32().await?));
+        skip_text(&mut stream).await?;
+        stream.read_i32().await?;
+        skip_text(&mut stream).await?;
+    }
+    Ok(brokers)
+}
+
+/// Reads over a text of the protocol: its length, which is negative if there is none, and its bytes.
+async fn skip_text(stream: &mut TcpStream) -> anyhow::Result<()> {
+    let length = stream.read_i16().await?;
+    let mut text = vec![0; usize::try_from(length).unwrap_or(0)];
+    stream.read_exact(&mut text).await?;
+    Ok(())
 }
