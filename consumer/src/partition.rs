@@ -286,6 +286,10 @@ impl<O: Offsets, S: Store> Partition<O, S> {
                 .await?;
             batch.resolve_suspects(&stored);
         }
+        if self.progress.is_settled() {
+            // All that was sent before is there: a clock that was set back need not catch up.
+            self.clock = Millis::default();
+        }
         for table in [Table::DeadLetters, Table::Events] {
             let mut rows = batch.rows_of(table);
             if range.first() < start.end {

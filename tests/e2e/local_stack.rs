@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, test_kill_process};
 use serde_json::Value;
 
 use crate::reading::total_is;
-use audit_tests::process::{Process, program, root, wait_until};
+use audit_tests::process::{Process, descendants, program, root, wait_until};
 use audit_tests::world::{Key, World};
 
 /// A running `audit-local up`.
@@ -60,27 +60,6 @@ impl Local {
 /// What follows `label` in a line that begins with it.
 fn after(label: &str) -> impl Fn(&str) -> Option<String> {
     move |line| line.strip_prefix(label).map(str::to_owned)
-}
-
-/// The processes below `parent`, all the way down.
-pub(crate) fn descendants(parent: Pid) -> anyhow::Result<Vec<Pid>> {
-    let mut found = vec![parent];
-    let mut next = 0;
-    while next < found.len() {
-        let parent = found[next].as_raw_nonzero();
-        for thread in std::fs::read_dir(format!("/proc/{parent}/task"))? {
-            let children = thread?.path().join("children");
-            for child in std::fs::read_to_string(children)
-                .unwrap_or_default()
-                .split_whitespace()
-            {
-                found.extend(Pid::from_raw(child.parse()?));
-            }
-        }
-        next += 1;
-    }
-    found.remove(0);
-    Ok(found)
 }
 
 /// Waits until none of these processes runs.

@@ -30,6 +30,7 @@ use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
+use audit_tests::process::descendants;
 use audit_tests::stack::Stack;
 use audit_tests::world::World;
 
@@ -53,7 +54,7 @@ fn main() -> ExitCode {
     };
     let conclusion = libtest_mimic::run(&arguments, trials(&stack));
     drop(stack);
-    match local_stack::descendants(rustix::process::getpid()) {
+    match descendants(rustix::process::getpid()) {
         Ok(left) if left.is_empty() => conclusion.exit_code(),
         left => {
             eprintln!("processes were left over: {left:?}");

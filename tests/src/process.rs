@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -123,6 +123,19 @@ impl Process {
         Ok(kill_process(self.id(), Signal::CONT)?)
     }
 
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
+    /// Sends a signal to it and to all below it, such as the Java of a broker.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        for process in descendants(self.id())?.into_iter().chain([self.id()]) {
+            kill_process(process, signal)?;
+        }
+        Ok(())
+    }
+
     /// SIGKILL, and until it is gone.
     pub fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill()?;
@@ -151,6 +164,27 @@ impl Drop for Process {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// The processes below `parent`, all the way down.
+pub fn descendants(parent: Pid) -> anyhow::Result<Vec<Pid>> {
+    let mut found = vec![parent];
+    let mut next = 0;
+    while let Some(parent) = found.get(next) {
+        let parent = parent.as_raw_nonzero();
+        for thread in std::fs::read_dir(format!("/proc/{parent}/task"))? {
+            let children = thread?.path().join("children");
+            for child in std::fs::read_to_string(children)
+                .unwrap_or_default()
+                .split_whitespace()
+            {
+                found.extend(Pid::from_raw(child.parse()?));
+            }
+        }
+        next += 1;
+    }
+    found.remove(0);
+    Ok(found)
 }
 
 /// The `ready` of a line such as `{"ready":"127.0.0.1:9092"}`.

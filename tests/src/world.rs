@@ -57,13 +57,19 @@ pub struct Key {
 impl World {
     /// A world for `test` on a running stack.
     pub fn new(stack: &Stack, test: &str) -> anyhow::Result<Self> {
-        let logs = stack.logs.join(test);
+        let servers = [stack.brokers.as_str(), &stack.clickhouse];
+        Self::on(servers, test, stack.logs.join(test))
+    }
+
+    /// A world of this name on a Kafka and a ClickHouse, with its logs in `logs`.
+    pub fn on(servers: [&str; 2], name: &str, logs: PathBuf) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&logs)?;
+        let [brokers, clickhouse] = servers.map(|server| Mutex::new(server.to_owned()));
         Ok(Self {
-            brokers: Mutex::new(stack.brokers.clone()),
-            topic: format!("e2e.{test}"),
-            database: format!("e2e_{test}"),
-            clickhouse: Mutex::new(stack.clickhouse.clone()),
+            topic: format!("e2e.{name}"),
+            database: format!("e2e_{name}"),
+            brokers,
+            clickhouse,
             logs,
             http: reqwest::Client::new(),
             started: Mutex::new(0),
@@ -143,7 +149,8 @@ impl World {
         .collect()
     }
 
-    fn command(&self, program_name: &str, arguments: &[&str]) -> anyhow::Result<Command> {
+    /// A command in this world.
+    pub fn command(&self, program_name: &str, arguments: &[&str]) -> anyhow::Result<Command> {
         let mut command = Command::new(program(program_name)?);
         command
             .current_dir(root())
@@ -165,7 +172,7 @@ impl World {
     }
 
     /// A service, dying with this process even if that is killed.
-    fn start(&self, program_name: &str) -> anyhow::Result<Process> {
+    pub fn start(&self, program_name: &str) -> anyhow::Result<Process> {
         let number = {
             let mut started = self.started.lock().unwrap();
             *started += 1;
