@@ -87,7 +87,7 @@ pub(crate) fn document(shown: &Shown<'_>) -> Value {
         },
         "deadLetters": {
             "expected": found.letters_expected,
-            "found": found.letters_found,
+            "found": found.letters_there,
             "missing": found.letters_missing.count,
             "doubled": found.letters_doubled.count,
             "unknown": found.letters_unknown.count,

@@ -289,7 +289,19 @@ mod tests {
         assert_eq!(schedule(1, MINUTE), schedule(1, MINUTE));
         assert_ne!(schedule(1, MINUTE), schedule(2, MINUTE));
         // A change here means that seeds of old runs cannot be repeated any more.
-        assert_eq!(printed, [""; 0]);
+        assert_eq!(
+            printed,
+            [
+                "   5.0 s  engineKilled, 2.4 s",
+                "  12.7 s  offsetsToEarliest, 1.9 s, members killed",
+                "  30.7 s  falseOk, 2.2 s",
+                "  35.8 s  answer500, 4.8 s",
+                "  38.0 s  brokerKilled, 2.4 s",
+                "  38.7 s  consumerKilled, consumer 2, 7.1 s",
+                "  42.6 s  delayed, 5.7 s, 22.8 s late",
+                "  51.3 s  doubled, 3.5 s",
+            ]
+        );
     }
 
     #[test]

@@ -183,7 +183,7 @@ impl Running {
                         self.books().producers_broken += 1;
                     }
                     let acknowledged = answer.is_ok();
-                    self.note(event.id, published, answer);
+                    self.note(event.id, published, &answer);
                     if again && acknowledged {
                         repeats.push(repeated(producer.clone(), event));
                     }
@@ -194,7 +194,7 @@ impl Running {
         self.books().flow.end(Instant::now());
         producer.close(LAST_ANSWERS).await;
         while let Some((event, _, published, answer)) = receipts.next().await {
-            self.note(event.id, published, answer);
+            self.note(event.id, published, &answer);
         }
         while let Some((event, answer)) = repeats.next().await {
             self.note_repeated(&event, answer.is_ok())?;
@@ -202,15 +202,14 @@ impl Running {
         Ok(())
     }
 
-    fn note(&self, id: EventId, published: Instant, answer: Result<Stored, PublishError>) {
+    fn note(&self, id: EventId, published: Instant, answer: &Result<Stored, PublishError>) {
         let mut books = self.books();
         match answer {
-            Ok(stored) => {
+            Ok(Stored { partition, offset }) => {
                 books.acknowledged.push(id);
-                let Stored { partition, offset } = stored;
                 // Kafka does not say where a record is that it had already taken.
-                if offset >= 0 {
-                    books.flow.acknowledged(partition, offset, published);
+                if *offset >= 0 {
+                    books.flow.acknowledged(*partition, *offset, published);
                 }
             }
             Err(_) => books.unacknowledged.push(id),
@@ -331,5 +330,7 @@ fn letter(kind: &str, key: &[u8], value: &[u8]) -> Letter {
 
 /// As ClickHouse's `hex` writes it.
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02X}")).collect()
+    bytes
+        .iter()
+        .fold(String::new(), |hex, byte| hex + &format!("{byte:02X}"))
 }

@@ -9,6 +9,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod back_pressure;
 mod bad_input;
 mod better_auth;
 mod clickhouse_answers;
@@ -122,6 +123,7 @@ fn trials(stack: &Arc<Option<Stack>>) -> Vec<Trial> {
         topics::a_topic_created_anew_and_longer_behind_the_consumers_back_is_not_taken_for_the_old_one,
         offsets_by_hand::a_group_deleted_by_hand_changes_nothing,
         offsets_by_hand::offsets_moved_while_the_consumer_runs_change_nothing,
+        back_pressure::a_clickhouse_that_stands_still_costs_neither_memory_nor_partitions,
         bad_input::what_ingest_is_sent_is_stored_or_refused_with_a_reason,
         bad_input::what_the_query_api_is_asked_is_answered_or_refused_with_a_reason,
         isolation::a_project_sees_only_its_own_events,
