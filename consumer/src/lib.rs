@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod assignments;
+pub mod audit;
 pub mod batch;
 pub mod config;
 pub mod error;

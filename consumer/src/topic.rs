@@ -17,9 +17,10 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 
+use crate::audit;
 use crate::batch::PartitionId;
 use crate::config::Config;
-use crate::offsets::{Commit, Declared};
+use crate::offsets::{Bounds, Commit, Declared};
 
 /// How long the broker may take to answer.
 const ANSWER: Duration = Duration::from_secs(15);
@@ -92,6 +93,30 @@ struct SourceRow {
 struct StoredRow {
     offset: u64,
     logged_at: Millis,
+}
+
+/// Where the logs of all partitions begin and end, in the life that is registered.
+#[derive(Debug, Clone)]
+pub struct Logs {
+    incarnation: u32,
+    bounds: Vec<Bounds>,
+}
+
+impl Logs {
+    /// The logs of one life, by partition.
+    pub fn new(incarnation: u32, bounds: Vec<Bounds>) -> Self {
+        Self {
+            incarnation,
+            bounds,
+        }
+    }
+
+    /// The log of one partition, unless it is of another life.
+    pub fn of(&self, id: PartitionId) -> Option<Bounds> {
+        let place = usize::try_from(id.partition).ok()?;
+        let bounds = self.bounds.get(place)?;
+        (id.incarnation == self.incarnation).then_some(*bounds)
+    }
 }
 
 /// One topic, and the life of it that is registered.
@@ -260,6 +285,33 @@ impl Topic {
         }
     }
 
+    /// Asks where its logs begin and end. Blocks a thread, not the runtime.
+    pub async fn logs(&self) -> Result<Logs, TopicError> {
+        let source = self
+            .registered()
+            .await?
+            .ok_or_else(|| TopicError::Unknown(self.name().to_owned()))?;
+        let (settings, name) = (self.client_config(), self.name().to_owned());
+        let asked = tokio::task::spawn_blocking(move || {
+            let consumer: BaseConsumer = settings.create()?;
+            (0..source.partitions)
+                .map(|partition| {
+                    let partition = i32::try_from(partition).unwrap_or(i32::MAX);
+                    let (start, end) = consumer.fetch_watermarks(&name, partition, ANSWER)?;
+                    Ok(Bounds {
+                        start: u64::try_from(start).unwrap_or(0),
+                        end: u64::try_from(end).unwrap_or(0),
+                    })
+                })
+                .collect()
+        });
+        let bounds: Result<_, KafkaError> = asked.await.unwrap_or(Err(KafkaError::Canceled));
+        Ok(Logs::new(
+            source.incarnation,
+            bounds.map_err(|e| self.kafka(e))?,
+        ))
+    }
+
     /// Checks that the topic is fit to be consumed and gives its registered life.
     pub async fn check(&self) -> Result<u32, TopicError> {
         let found = self.partitions().await?;
@@ -317,18 +369,20 @@ impl Topic {
     ///
     /// A record that expired, or a partition without rows, says nothing.
     pub async fn differs(&self, id: PartitionId) -> Result<Option<String>, TopicError> {
-        let source = format!(
-            "source_incarnation = {} AND source_partition = {}",
-            id.incarnation, id.partition
-        );
+        // The highest offset is found in the order of positions, and its row by that offset.
+        let source = audit::of(id);
+        let highest = |table: &str, records: &str| {
+            format!(
+                "SELECT source_offset AS offset, logged_at FROM {table} WHERE {source} \
+                 AND source_offset = (SELECT source_offset FROM {table} WHERE {source}{records} \
+                 ORDER BY source_incarnation DESC, source_partition DESC, source_offset DESC \
+                 LIMIT 1)"
+            )
+        };
         let sql = format!(
-            "SELECT offset, logged_at FROM (\
-               SELECT source_offset AS offset, logged_at FROM {EVENTS} WHERE {source} \
-               ORDER BY source_offset DESC LIMIT 1 \
-               UNION ALL \
-               SELECT source_offset AS offset, logged_at FROM {DEAD_LETTERS} \
-               WHERE {source} AND kind != 'absent' ORDER BY source_offset DESC LIMIT 1\
-             ) ORDER BY offset DESC LIMIT 1"
+            "SELECT offset, logged_at FROM ({} UNION ALL {}) ORDER BY offset DESC LIMIT 1",
+            highest(EVENTS, ""),
+            highest(DEAD_LETTERS, " AND kind NOT IN ('absent', 'skipped')")
         );
         let stored = self
             .client

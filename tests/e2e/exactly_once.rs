@@ -270,7 +270,9 @@ pub(crate) async fn a_row_taken_away_and_one_put_twice_are_found(
 
     let inner = "source_partition = 0 AND source_offset";
     world
-        .sql(&format!("DELETE FROM audit_events WHERE {inner} = 7"))
+        .sql(&format!(
+            "ALTER TABLE audit_events DELETE WHERE {inner} = 7 SETTINGS mutations_sync = 1"
+        ))
         .await?;
     world
         .sql(&format!(
