@@ -10,6 +10,7 @@ mod metrics;
 pub mod offsets;
 pub mod partition;
 pub mod recovery;
+mod self_audit;
 pub mod settle;
 pub mod source;
 pub mod store;
@@ -29,6 +30,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::assignments::{Assignments, Parts};
+use crate::audit::Auditor;
 use crate::config::Config;
 use crate::group::GroupContext;
 use crate::settle::Settler;
@@ -159,6 +161,13 @@ pub async fn run(
     tasks.spawn("partitions", async move {
         assignments.run(followed).await;
         all_written.cancel();
+        Ok::<(), Failure>(())
+    });
+    let engine = config.clickhouse.options().engine;
+    let auditor = Auditor::in_background(settler.store().client().clone(), &engine);
+    let audited = self_audit::run(auditor, Arc::clone(&settler), config.audit, written.clone());
+    tasks.spawn("self audit", async move {
+        audited.await;
         Ok::<(), Failure>(())
     });
     let interval = config.settle.interval;
