@@ -33,6 +33,8 @@ pub struct Config {
     pub batch: Batch,
     /// When it is counted.
     pub settle: Settle,
+    /// How the running consumer audits what it wrote.
+    pub audit: Audit,
     /// Where the admin port listens.
     pub admin: Admin,
     /// What is logged, and how.
@@ -157,6 +159,18 @@ pub struct Settle {
     /// How far clocks may be apart.
     #[serde(with = "humantime_serde")]
     pub clock_skew: Duration,
+}
+
+/// How the running consumer audits what it wrote.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Audit {
+    /// Shortest time between two questions.
+    #[serde(with = "humantime_serde")]
+    pub interval: Duration,
+    /// Shortest time between two beginnings of the walk over a partition.
+    #[serde(with = "humantime_serde")]
+    pub again: Duration,
 }
 
 /// How to stop.

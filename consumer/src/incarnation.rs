@@ -19,6 +19,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 
 use crate::alone::{in_use, outwait};
+use crate::audit;
 use crate::batch::PartitionId;
 use crate::error::{InsertError, ReadError};
 use crate::holes;
@@ -317,18 +318,21 @@ impl Topic {
     }
 
     async fn compare(&self, id: PartitionId) -> Result<Compared, TopicError> {
-        let source = format!(
-            "source_incarnation = {} AND source_partition = {}",
-            id.incarnation, id.partition
-        );
+        // The highest offset is found in the order of positions, and its row by that offset.
+        let source = audit::of(id);
+        let highest = |table: &str, records: &str| {
+            format!(
+                "SELECT source_offset AS offset, logged_at FROM {table} WHERE {source} \
+                 AND source_offset = (SELECT source_offset FROM {table} WHERE {source}{records} \
+                 ORDER BY source_incarnation DESC, source_partition DESC, source_offset DESC \
+                 LIMIT 1)"
+            )
+        };
+        let records = format!(" AND kind NOT IN ('{ABSENT}', '{SKIPPED}')");
         let sql = format!(
-            "SELECT offset, logged_at FROM (\
-               SELECT source_offset AS offset, logged_at FROM {EVENTS} WHERE {source} \
-               ORDER BY source_offset DESC LIMIT 1 \
-               UNION ALL \
-               SELECT source_offset AS offset, logged_at FROM {DEAD_LETTERS} \
-               WHERE {source} AND kind NOT IN ('{ABSENT}', '{SKIPPED}') ORDER BY source_offset DESC LIMIT 1\
-             ) ORDER BY offset DESC LIMIT 1"
+            "SELECT offset, logged_at FROM ({} UNION ALL {}) ORDER BY offset DESC LIMIT 1",
+            highest(EVENTS, ""),
+            highest(DEAD_LETTERS, &records)
         );
         let stored = self
             .client

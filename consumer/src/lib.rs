@@ -2,6 +2,7 @@
 
 pub mod alone;
 mod assignments;
+pub mod audit;
 pub mod batch;
 pub mod config;
 pub mod dead_letters;
@@ -9,6 +10,7 @@ pub mod error;
 pub mod group;
 mod holes;
 mod incarnation;
+pub mod logs;
 mod membership;
 mod metrics;
 pub mod offsets;
@@ -18,6 +20,7 @@ pub mod refill;
 pub mod repair;
 pub mod replay;
 mod reread;
+mod self_audit;
 pub mod settle;
 pub mod skip;
 pub mod source;
@@ -36,6 +39,7 @@ use audit_service::telemetry;
 use tokio_util::sync::CancellationToken;
 
 use crate::assignments::Parts;
+use crate::audit::Auditor;
 use crate::config::Config;
 use crate::settle::Settler;
 use crate::topic::{Topic, TopicError};
@@ -110,6 +114,9 @@ pub async fn run(
         readiness,
     };
     let (interval, budget) = (config.settle.interval, config.shutdown.budget);
+    let engine = config.clickhouse.options().engine;
+    let auditor = Auditor::in_background(settler.store().client().clone(), &engine);
+    let audit = config.audit.clone();
 
     // Counting goes on until all that is held is written.
     let written = CancellationToken::new();
@@ -119,6 +126,11 @@ pub async fn run(
         let ended = membership::run(&config, &parts, stop).await;
         all_written.cancel();
         ended
+    });
+    let audited = self_audit::run(auditor, Arc::clone(&settler), audit, written.clone());
+    tasks.spawn("self audit", async move {
+        audited.await;
+        Ok::<(), Failure>(())
     });
     tasks.spawn("settler", async move {
         settler.run(interval, written).await?;

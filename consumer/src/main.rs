@@ -4,16 +4,20 @@ use std::fmt::Display;
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
+use audit_consumer::audit::Auditor;
 use audit_consumer::config::{Config, DEFAULTS};
 use audit_consumer::dead_letters::{self, List};
+use audit_consumer::logs::Logs;
 use audit_consumer::refill::{Refill, refill};
 use audit_consumer::repair::Repaired;
 use audit_consumer::replay::{Replay, replay};
 use audit_consumer::skip::{Skip, skip};
-use audit_consumer::verify::verify;
-use clap::{Parser, Subcommand};
+use audit_consumer::topic::Topic;
+use audit_consumer::verify::{Outcome, Scope, Step, Verdict};
+use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 
 /// Moves audit events from Kafka into ClickHouse, each exactly once.
@@ -42,12 +46,6 @@ enum Command {
         #[arg(long)]
         new_incarnation: bool,
     },
-    /// Check that every offset is stored exactly once; exit code 1 if not.
-    Verify {
-        /// Print one JSON document instead of lines.
-        #[arg(long)]
-        json: bool,
-    },
     /// Give up records that cannot be read any more, so that a stopped partition goes on.
     ///
     /// For a partition that stopped with "the log begins at offset X, but offset Y was never
@@ -66,6 +64,12 @@ enum Command {
     /// Look at records that could not become events, and publish them again.
     #[command(subcommand)]
     DeadLetters(DeadLetters),
+    /// Check that every offset is stored exactly once; exit code 1 if not, 2 if that cannot be
+    /// said.
+    ///
+    /// It can be stopped at any time; what it says of its progress on stderr is where
+    /// --incarnation, --partition and --from let it go on.
+    Verify(Verify),
     /// Print the annotated defaults.
     Config,
 }
@@ -81,6 +85,78 @@ enum DeadLetters {
     /// one event, however often it is replayed; the letter stays. Consumers can go on running.
     /// Exit code 1 if a letter was refused or not confirmed.
     Replay(Replay),
+}
+
+#[derive(Debug, Args)]
+struct Verify {
+    /// Print one JSON document instead of lines.
+    #[arg(long)]
+    json: bool,
+    /// Check only this life of the topic.
+    #[arg(long)]
+    incarnation: Option<u32>,
+    /// Check only this partition.
+    #[arg(long)]
+    partition: Option<u32>,
+    /// Check only from this offset on.
+    #[arg(long, requires = "partition", default_value_t = 0)]
+    from: u64,
+    /// How many ranges of missing and of doubled offsets to name of each partition.
+    #[arg(long, default_value_t = 20)]
+    named: usize,
+    /// How long a running consumer has to settle what is not there yet.
+    #[arg(long, default_value = "10s", value_parser = humantime_serde::re::humantime::parse_duration)]
+    patience: Duration,
+}
+
+/// The exit code of a check that cannot say whether every offset is stored once.
+const UNKNOWN: u8 = 2;
+
+/// How long it is quiet about its progress, and how often it tells of it then.
+const PROGRESS: Duration = Duration::from_secs(2);
+
+async fn verify(config: &Config, options: &Verify) -> anyhow::Result<ExitCode> {
+    let client = audit_schema::clickhouse::connect(config.clickhouse.address());
+    let topic = Topic::new(config, client.clone());
+    let scope = Scope {
+        incarnation: options.incarnation,
+        partition: options.partition,
+        from: options.from,
+        named: options.named,
+        patience: options.patience,
+    };
+    let logs = async || match Logs::ask(&topic).await {
+        Ok(logs) => Some(logs),
+        Err(error) => {
+            let causes = audit_service::telemetry::with_causes(&error);
+            eprintln!("not compared with the log of kafka: {causes}");
+            None
+        }
+    };
+    let mut told = Duration::ZERO;
+    let progress = |step: Step| {
+        if step.after.saturating_sub(told) >= PROGRESS {
+            told = step.after;
+            eprintln!("{step}");
+        }
+    };
+    let each = |verdict: &Verdict| {
+        if !options.json {
+            println!("{verdict}");
+        }
+    };
+    let verdicts =
+        audit_consumer::verify::verify(&Auditor::of_all(client), scope, logs, progress, each)
+            .await
+            .context("the tables cannot be read; `audit-consumer migrate` makes them")?;
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&verdicts)?);
+    }
+    Ok(match verdicts.iter().map(|verdict| verdict.outcome).max() {
+        None | Some(Outcome::Holds) => ExitCode::SUCCESS,
+        Some(Outcome::Unknown) => UNKNOWN.into(),
+        Some(Outcome::Broken) => ExitCode::FAILURE,
+    })
 }
 
 #[tokio::main]
@@ -101,22 +177,15 @@ async fn main() -> anyhow::Result<ExitCode> {
             audit_service::telemetry::init(&config.telemetry)?;
             audit_consumer::migrate(&config, new_incarnation).await?;
         }
-        Command::Verify { json } => {
-            let config = load()?;
-            let client = audit_schema::clickhouse::connect(config.clickhouse.address());
-            let verdicts = verify(&client, |verdict| {
-                if !json {
-                    println!("{verdict}");
-                }
-            })
-            .await
-            .context("the tables cannot be read; `audit-consumer migrate` makes them")?;
-            if json {
-                println!("{}", serde_json::to_string_pretty(&verdicts)?);
+        Command::Verify(options) => {
+            return Ok(match load() {
+                Ok(config) => verify(&config, &options).await,
+                Err(error) => Err(error),
             }
-            if !verdicts.iter().all(audit_consumer::verify::Verdict::holds) {
-                return Ok(ExitCode::FAILURE);
-            }
+            .unwrap_or_else(|error| {
+                eprintln!("audit-consumer: {error:#}");
+                UNKNOWN.into()
+            }));
         }
         Command::Skip(wanted) => {
             let config = load()?;

@@ -23,6 +23,9 @@ const SETTLE_SECONDS: &str = "audit_consumer_settle_seconds";
 const SETTLED_OFFSET: &str = "audit_consumer_settled_offset";
 const COMPLETE_UP_TO: &str = "audit_consumer_complete_up_to_seconds";
 const LOG_END: &str = "audit_consumer_log_end_offset";
+const VERIFIED_OFFSET: &str = "audit_consumer_verified_offset";
+const MISSING_OFFSETS: &str = "audit_consumer_missing_offsets";
+const DOUBLED_ROWS: &str = "audit_consumer_doubled_rows";
 const STOPPED: &str = "audit_consumer_partition_stopped";
 
 /// Tells the recorder what each metric means.
@@ -57,6 +60,18 @@ pub fn describe() {
         "Time before which everything is readable, in seconds since 1970, by partition."
     );
     describe_gauge!(LOG_END, "Offset the next record will get, by partition.");
+    describe_gauge!(
+        VERIFIED_OFFSET,
+        "Offset below which the audit of this process has come, by partition."
+    );
+    describe_gauge!(
+        MISSING_OFFSETS,
+        "Settled offsets that are in neither table as last audited, by partition; must stay 0."
+    );
+    describe_gauge!(
+        DOUBLED_ROWS,
+        "Rows beyond one per offset as last audited, by partition; must stay 0."
+    );
     describe_gauge!(
         STOPPED,
         "1 if a partition needs a person before it goes on, by partition."
@@ -121,4 +136,15 @@ pub(crate) fn log_end(partition: u32, end: u64) {
 
 pub(crate) fn stopped(partition: u32, stopped: bool) {
     gauge!(STOPPED, "partition" => partition.to_string()).set(f64::from(u8::from(stopped)));
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "gauges are floating point numbers"
+)]
+pub(crate) fn audited(partition: u32, verified: u64, (missing, doubled): (u64, u64)) {
+    let partition = partition.to_string();
+    gauge!(VERIFIED_OFFSET, "partition" => partition.clone()).set(verified as f64);
+    gauge!(MISSING_OFFSETS, "partition" => partition.clone()).set(missing as f64);
+    gauge!(DOUBLED_ROWS, "partition" => partition).set(doubled as f64);
 }

@@ -164,6 +164,11 @@ impl<S> Settler<S> {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The partitions of this process.
+    pub fn held(&self) -> Vec<Arc<Progress>> {
+        self.partitions().values().cloned().collect()
+    }
+
     /// Lets a partition go, unless it was taken in again since.
     pub fn leave(&self, progress: &Arc<Progress>) {
         let mut partitions = self.partitions();
@@ -193,9 +198,9 @@ impl<S: Store> Settler<S> {
         progress
     }
 
-    /// The partitions of this process.
-    pub fn held(&self) -> Vec<Arc<Progress>> {
-        self.partitions().values().cloned().collect()
+    /// Where it counts.
+    pub fn store(&self) -> &S {
+        &self.store
     }
 
     /// Says that there is something to settle.

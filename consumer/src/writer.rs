@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
+use crate::audit::{self, End};
 use crate::batch::{EventKey, PartitionId, Table};
 use crate::config::ClickHouse;
 use crate::error::{InsertError, ReadError};
@@ -118,23 +119,10 @@ impl Writer {
         })
     }
 
-    /// `select` over the offsets of one partition in both tables, as far as rows overlap `range`.
+    /// `select` over the offsets of one partition in both tables, as far as they are in `range`.
     fn offsets_of(&self, select: &str, id: PartitionId, range: OffsetRange) -> String {
-        let (first, last) = (range.first(), range.last());
-        let source = format!(
-            "source_incarnation = {} AND source_partition = {}",
-            id.incarnation, id.partition
-        );
-        format!(
-            "{select} FROM (\
-               SELECT source_offset AS offset FROM {} \
-               WHERE {source} AND source_offset BETWEEN {first} AND {last} \
-               UNION ALL \
-               SELECT arrayJoin(range(source_offset, source_offset_last + 1)) AS offset FROM {} \
-               WHERE {source} AND source_offset_last >= {first} AND source_offset <= {last}\
-             ) WHERE offset BETWEEN {first} AND {last}",
-            self.events, self.dead_letters
-        )
+        let offsets = audit::offsets_in(&self.events, &self.dead_letters, id, range);
+        format!("{select} FROM ({offsets})")
     }
 }
 
@@ -246,11 +234,8 @@ impl Store for Writer {
     }
 
     async fn highest(&self, id: PartitionId, from: u64) -> Result<Option<u64>, ReadError> {
-        let Some(range) = OffsetRange::new(from, u64::MAX - 1) else {
-            return Ok(None);
-        };
-        let sql =
-            self.offsets_of("SELECT max(offset) AS number", id, range) + " HAVING count() > 0";
+        let sql = audit::end_of(&self.events, &self.dead_letters, id, End::Highest);
+        let sql = format!("SELECT offset AS number FROM ({sql}) WHERE offset >= {from}");
         let row = self.client.query_raw(&sql).fetch_optional::<Number<u64>>();
         Ok(self.ask(row).await?.map(|row| row.number))
     }

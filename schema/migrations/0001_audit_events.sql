@@ -31,7 +31,13 @@ CREATE TABLE IF NOT EXISTS {table}{on_cluster}
     INDEX by_user_id user_id TYPE bloom_filter(0.01) GRANULARITY 4,
     INDEX by_organization_id organization_id TYPE bloom_filter(0.01) GRANULARITY 4,
     INDEX by_identifier identifier TYPE bloom_filter(0.01) GRANULARITY 4,
-    INDEX by_position source_offset TYPE minmax GRANULARITY 1,
+
+    -- Where the offsets of a partition are, in their order: what recovery, settling and the audit
+    -- ask for. As it names each row's place, it finds whole rows by their position, too.
+    PROJECTION by_position
+    (
+        SELECT _part_offset ORDER BY source_incarnation, source_partition, source_offset
+    ),
 
     -- An insert that its sender has given up on must not land after its successor has looked.
     -- Taken per block: now64() would be the time the statement began, whenever its body arrives.

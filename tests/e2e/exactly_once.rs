@@ -11,7 +11,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 use rustix::process::Signal;
 
-use audit_tests::process::{ready, wait_until};
+use audit_tests::process::{address, ready, wait_until};
 use audit_tests::stack::engine;
 use audit_tests::world::World;
 
@@ -268,16 +268,45 @@ pub(crate) async fn a_row_taken_away_and_one_put_twice_are_found(
     world: Arc<World>,
 ) -> anyhow::Result<()> {
     world.migrate()?;
+    // Audited by the running consumer as often as it can.
+    world.set("AUDIT_CONSUMER_AUDIT__INTERVAL", "10ms");
+    world.set("AUDIT_CONSUMER_AUDIT__AGAIN", "0s");
     let consumer = world.consumer().await?;
+    let admin = consumer
+        .says("the admin port", address("admin port is open"))
+        .await?;
     let ids = world.publish(300).await?;
     world.holds_exactly(&ids).await?;
-    drop(consumer);
     world.run("audit-consumer", &["verify"])?;
+    let metric = async |name: &str| -> anyhow::Result<Option<u64>> {
+        let url = format!("http://{admin}/metrics");
+        let metrics = world.http().get(url).send().await?.text().await?;
+        let start = format!("{name}{{partition=\"0\"}} ");
+        let found = metrics.lines().find_map(|line| line.strip_prefix(&start));
+        Ok(found.map(str::parse).transpose()?)
+    };
+    let rows = "SELECT count() FROM audit_events WHERE source_partition = 0";
+    let rows: u64 = world.sql(rows).await?.parse()?;
+    wait_until(
+        "the audit to come to the end of the partition",
+        async || {
+            let at = metric("audit_consumer_verified_offset").await?;
+            Ok(at.filter(|at| *at == rows))
+        },
+    )
+    .await?;
+    for name in ["missing_offsets", "doubled_rows"] {
+        let wrong = metric(&format!("audit_consumer_{name}")).await?;
+        ensure!(wrong == Some(0), "{name}: {wrong:?}");
+    }
     world.broken_on_purpose();
 
     let inner = "source_partition = 0 AND source_offset";
     world
-        .sql(&format!("DELETE FROM audit_events WHERE {inner} = 7"))
+        .sql(&format!(
+            "ALTER TABLE audit_events DELETE WHERE {inner} IN (7, 8, 12) \
+             SETTINGS mutations_sync = 1"
+        ))
         .await?;
     world
         .sql(&format!(
@@ -285,11 +314,18 @@ pub(crate) async fn a_row_taken_away_and_one_put_twice_are_found(
              FROM audit_events WHERE {inner} = 9 SETTINGS insert_deduplicate = 0"
         ))
         .await?;
-    let found = world
-        .run("audit-consumer", &["verify"])
-        .unwrap_err()
-        .to_string();
-    ensure!(found.contains("1 MISSING, first [7]"), "{found}");
-    ensure!(found.contains("1 DOUBLED, first [9]"), "{found}");
+    wait_until("the running consumer to have found both", async || {
+        let missing = metric("audit_consumer_missing_offsets").await?;
+        let doubled = metric("audit_consumer_doubled_rows").await?;
+        Ok((missing == Some(3) && doubled == Some(1)).then_some(()))
+    })
+    .await?;
+    let found = |arguments: &[&str]| world.run("audit-consumer", arguments).unwrap_err();
+    let lines = found(&["verify"]).to_string();
+    ensure!(lines.contains("3 MISSING, first [7-8, 12]"), "{lines}");
+    ensure!(lines.contains("1 DOUBLED, first [9]"), "{lines}");
+    let json = found(&["verify", "--json", "--partition", "0", "--from", "8"]).to_string();
+    ensure!(json.contains("\"missing\": 2,"), "{json}");
+    ensure!(json.contains("\"outcome\": \"broken\""), "{json}");
     Ok(())
 }
