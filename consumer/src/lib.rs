@@ -116,7 +116,7 @@ pub async fn run(
     let (interval, budget) = (config.settle.interval, config.shutdown.budget);
     let engine = config.clickhouse.options().engine;
     let auditor = Auditor::in_background(settler.store().client().clone(), &engine);
-    let audit = config.audit.clone();
+    let audit = config.audit;
 
     // Counting goes on until all that is held is written.
     let written = CancellationToken::new();
