@@ -5,6 +5,7 @@ pub mod audit;
 pub mod batch;
 pub mod config;
 pub mod error;
+pub mod freshness;
 pub mod group;
 mod metrics;
 pub mod offsets;
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use crate::assignments::{Assignments, Parts};
 use crate::audit::Auditor;
 use crate::config::Config;
+use crate::freshness::Freshness;
 use crate::group::GroupContext;
 use crate::settle::Settler;
 use crate::source::Source;
@@ -87,14 +89,19 @@ pub async fn migrate(config: &Config, new_incarnation: bool) -> Result<(), RunEr
 }
 
 /// Consumes until `shutdown`, then finishes what it holds within the configured budget.
+/// `freshness` tells meanwhile how far all is readable.
 pub async fn run(
     config: Config,
     readiness: Readiness,
+    freshness: Freshness,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     let store = Arc::new(Writer::new(&config.clickhouse, config.batch.in_flight));
     let topic = Topic::new(&config, store.client().clone());
     let incarnation = topic.check().await?;
+    let watching = freshness
+        .clone()
+        .watch(topic.clone(), store.client().clone(), shutdown.clone());
     let settler = Arc::new(Settler::new(Arc::clone(&store)));
 
     let mut settings = topic.client_config();
@@ -145,6 +152,7 @@ pub async fn run(
             clock_skew: config.settle.clock_skew,
             retention: config.topic.retention,
             readiness,
+            freshness: freshness.clone(),
         },
     );
 
@@ -161,6 +169,10 @@ pub async fn run(
     tasks.spawn("partitions", async move {
         assignments.run(followed).await;
         all_written.cancel();
+        Ok::<(), Failure>(())
+    });
+    tasks.spawn("freshness", async move {
+        watching.await;
         Ok::<(), Failure>(())
     });
     let engine = config.clickhouse.options().engine;
@@ -187,13 +199,21 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<(), Ru
     describe_metrics();
     tracing::info!(config = ?config, "consumer starts");
     let readiness = Readiness::new(shutdown.clone());
+    let freshness = Freshness::default();
+    let told = freshness.clone();
+    let watermarks = admin::document("/watermarks", move || told.report());
     let mut tasks = Tasks::new(shutdown.clone());
     tasks.attend(
         "admin port",
-        admin::serve(config.admin.clone(), recorder, readiness.clone()),
+        admin::serve_with(
+            config.admin.clone(),
+            recorder,
+            readiness.clone(),
+            watermarks,
+        ),
     );
     let budget = config.shutdown.budget.saturating_mul(3);
-    tasks.spawn("consumer", run(config, readiness, shutdown));
+    tasks.spawn("consumer", run(config, readiness, freshness, shutdown));
     tasks.join(budget).await?;
     tracing::info!("consumer stopped");
     Ok(())

@@ -83,13 +83,11 @@ async fn verify(config: &Config, options: &Verify) -> anyhow::Result<ExitCode> {
         named: options.named,
         patience: options.patience,
     };
-    let logs = async || match topic.logs().await {
-        Ok(logs) => Some(logs),
-        Err(error) => {
-            let causes = audit_service::telemetry::with_causes(&error);
-            eprintln!("not compared with the log of kafka: {causes}");
-            None
-        }
+    let asked = async || anyhow::Ok(topic.logs(&topic.reader()?).await?);
+    let logs = async || {
+        let logs = asked().await;
+        logs.inspect_err(|error| eprintln!("not compared with the log of kafka: {error:#}"))
+            .ok()
     };
     let mut told = Duration::ZERO;
     let progress = |step: Step| {

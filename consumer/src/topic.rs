@@ -20,7 +20,11 @@ use serde::{Deserialize, Serialize};
 use crate::audit;
 use crate::batch::PartitionId;
 use crate::config::Config;
-use crate::offsets::{Bounds, Commit, Declared};
+use crate::offsets::{Commit, Declared};
+
+mod logs;
+
+pub use logs::{LogReader, Logs};
 
 /// How long the broker may take to answer.
 const ANSWER: Duration = Duration::from_secs(15);
@@ -93,30 +97,6 @@ struct SourceRow {
 struct StoredRow {
     offset: u64,
     logged_at: Millis,
-}
-
-/// Where the logs of all partitions begin and end, in the life that is registered.
-#[derive(Debug, Clone)]
-pub struct Logs {
-    incarnation: u32,
-    bounds: Vec<Bounds>,
-}
-
-impl Logs {
-    /// The logs of one life, by partition.
-    pub fn new(incarnation: u32, bounds: Vec<Bounds>) -> Self {
-        Self {
-            incarnation,
-            bounds,
-        }
-    }
-
-    /// The log of one partition, unless it is of another life.
-    pub fn of(&self, id: PartitionId) -> Option<Bounds> {
-        let place = usize::try_from(id.partition).ok()?;
-        let bounds = self.bounds.get(place)?;
-        (id.incarnation == self.incarnation).then_some(*bounds)
-    }
 }
 
 /// One topic, and the life of it that is registered.
@@ -283,33 +263,6 @@ impl Topic {
             Ok(0) | Err(_) => Err(TopicError::Unknown(self.name().to_owned())),
             Ok(partitions) => Ok(partitions),
         }
-    }
-
-    /// Asks where its logs begin and end. Blocks a thread, not the runtime.
-    pub async fn logs(&self) -> Result<Logs, TopicError> {
-        let source = self
-            .registered()
-            .await?
-            .ok_or_else(|| TopicError::Unknown(self.name().to_owned()))?;
-        let (settings, name) = (self.client_config(), self.name().to_owned());
-        let asked = tokio::task::spawn_blocking(move || {
-            let consumer: BaseConsumer = settings.create()?;
-            (0..source.partitions)
-                .map(|partition| {
-                    let partition = i32::try_from(partition).unwrap_or(i32::MAX);
-                    let (start, end) = consumer.fetch_watermarks(&name, partition, ANSWER)?;
-                    Ok(Bounds {
-                        start: u64::try_from(start).unwrap_or(0),
-                        end: u64::try_from(end).unwrap_or(0),
-                    })
-                })
-                .collect()
-        });
-        let bounds: Result<_, KafkaError> = asked.await.unwrap_or(Err(KafkaError::Canceled));
-        Ok(Logs::new(
-            source.incarnation,
-            bounds.map_err(|e| self.kafka(e))?,
-        ))
     }
 
     /// Checks that the topic is fit to be consumed and gives its registered life.

@@ -105,6 +105,13 @@ impl Writer {
         &self.client
     }
 
+    /// ClickHouse's clock.
+    pub(crate) async fn clock(&self) -> Result<Millis, ReadError> {
+        let question = "SELECT toUnixTimestamp64Milli(now64(3)) AS number";
+        let now = self.client.query(question).fetch_one::<Number<i64>>();
+        Ok(Millis(self.ask(now).await?.number))
+    }
+
     async fn ask<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Result<T, ReadError> {
         let answer = tokio::time::timeout(self.read_timeout, answer)
             .await
@@ -150,10 +157,8 @@ fn in_doubt(error: Error) -> InsertError {
 impl Store for Writer {
     async fn turn(&self) -> Result<Turn, ReadError> {
         let place = Arc::clone(&self.places).acquire_owned().await.ok();
-        let question = "SELECT toUnixTimestamp64Milli(now64(3)) AS number";
-        let now = self.client.query(question).fetch_one::<Number<i64>>();
         Ok(Turn {
-            ingested_at: Millis(self.ask(now).await?.number),
+            ingested_at: self.clock().await?,
             place,
         })
     }

@@ -12,6 +12,7 @@
 mod bad_input;
 mod better_auth;
 mod exactly_once;
+mod freshness;
 mod isolation;
 mod local_stack;
 mod reading;
@@ -76,6 +77,7 @@ fn trials(stack: &Arc<Option<Stack>>) -> Vec<Trial> {
         exactly_once::transaction_markers_are_written_down_as_absent,
         exactly_once::a_topic_created_anew_is_not_taken_for_the_old_one,
         exactly_once::a_row_taken_away_and_one_put_twice_are_found,
+        freshness::a_partition_that_is_stuck_holds_its_watermark_and_no_other,
         bad_input::what_ingest_is_sent_is_stored_or_refused_with_a_reason,
         bad_input::what_the_query_api_is_asked_is_answered_or_refused_with_a_reason,
         isolation::a_project_sees_only_its_own_events,
