@@ -18,11 +18,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::batch::PartitionId;
 use crate::error::PartitionError;
+use crate::freshness::Freshness;
 use crate::group::{Event, GroupContext, Right};
 use crate::metrics;
 use crate::offsets::{GroupOffsets, Offsets};
 use crate::partition::{Command, Partition};
 use crate::settle::Settler;
+use crate::store::Store;
 use crate::topic::Topic;
 use crate::writer::Writer;
 
@@ -54,6 +56,7 @@ pub(crate) struct Assignments {
     readiness: Readiness,
     /// Cancelled when this membership has to end.
     given_up: CancellationToken,
+    freshness: Freshness,
     held: HashMap<u32, Held>,
     /// Cancelled when the last loop of a partition has ended.
     ended: HashMap<u32, CancellationToken>,
@@ -86,6 +89,8 @@ pub(crate) struct Parts {
     pub(crate) retention: Duration,
     /// Who is told when a partition stops.
     pub(crate) readiness: Readiness,
+    /// Who tells that it has.
+    pub(crate) freshness: Freshness,
 }
 
 impl Assignments {
@@ -108,6 +113,7 @@ impl Assignments {
             retention: parts.retention,
             readiness: parts.readiness,
             given_up,
+            freshness: parts.freshness,
             held: HashMap::new(),
             ended: HashMap::new(),
             stopped: BTreeMap::new(),
@@ -154,6 +160,7 @@ impl Assignments {
                     held.taken.cancel();
                 }
                 self.stopped.remove(&partition);
+                self.freshness.stopped(partition, None);
                 metrics::stopped(partition, false);
                 self.tell_readiness();
             }
@@ -250,6 +257,7 @@ impl Assignments {
             "partition stopped; mend the cause and restart the consumer"
         );
         metrics::stopped(partition, true);
+        self.freshness.stopped(partition, Some(reason.clone()));
         self.stopped.insert(partition, reason);
         self.tell_readiness();
     }
@@ -264,30 +272,47 @@ impl Assignments {
     }
 
     /// Looks where each log ends: for the watermark of an idle partition, and for holes.
+    ///
+    /// The watermark's time is the earlier of this machine's clock and ClickHouse's: a clock that
+    /// jumps ahead alone does not claim that what is not there yet is readable.
     fn look_at_ends(&self, asked: &mut JoinSet<()>) {
-        for progress in self.settler.held() {
-            let partition = progress.id().partition;
-            let Some(held) = self.held.get(&partition) else {
-                continue;
+        let looks: Vec<_> = self
+            .settler
+            .held()
+            .into_iter()
+            .filter_map(|progress| {
+                let held = self.held.get(&progress.id().partition)?;
+                Some((progress, held.offsets.clone()))
+            })
+            .collect();
+        let (store, settler) = (Arc::clone(&self.store), Arc::clone(&self.settler));
+        let (commands, skew) = (self.commands.clone(), self.clock_skew);
+        asked.spawn(async move {
+            let Ok(there) = store.clock().await else {
+                return;
             };
-            let (offsets, commands) = (held.offsets.clone(), self.commands.clone());
-            let before = Millis::from(chrono::Utc::now()).earlier_by(self.clock_skew);
-            let settler = Arc::clone(&self.settler);
-            asked.spawn(async move {
-                if let Ok(bounds) = offsets.bounds().await {
-                    metrics::log_end(partition, bounds.end);
-                    progress.log_ended(before, bounds.end);
-                    settler.wake();
-                    // Without a source there is nothing to look for.
-                    commands
-                        .send(Command::LogEnds {
-                            partition,
-                            at: bounds.end,
-                        })
-                        .ok();
-                }
-            });
-        }
+            let before = there.min(chrono::Utc::now().into()).earlier_by(skew);
+            let mut ends = JoinSet::new();
+            for (progress, offsets) in looks {
+                ends.spawn(async move { (progress, offsets.bounds().await) });
+            }
+            while let Some(end) = ends.join_next().await {
+                let Ok((progress, Ok(bounds))) = end else {
+                    continue;
+                };
+                let partition = progress.id().partition;
+                metrics::log_end(partition, bounds.end);
+                progress.log_ended(before, bounds.end);
+                settler.wake();
+                // Without a source there is nothing to look for.
+                commands
+                    .send(Command::LogEnds {
+                        partition,
+                        at: bounds.end,
+                    })
+                    .ok();
+            }
+        });
     }
 
     /// Alarms while there is still time: what is not stored when it expires is lost.

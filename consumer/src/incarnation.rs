@@ -31,7 +31,7 @@ use crate::writer::Writer;
 #[derive(Debug, Row, Serialize, Deserialize)]
 pub(crate) struct SourceRow {
     topic: String,
-    incarnation: u32,
+    pub(crate) incarnation: u32,
     pub(crate) partitions: u32,
     registered_at: Millis,
 }

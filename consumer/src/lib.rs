@@ -7,10 +7,10 @@ pub mod batch;
 pub mod config;
 pub mod dead_letters;
 pub mod error;
+pub mod freshness;
 pub mod group;
 mod holes;
 mod incarnation;
-pub mod logs;
 mod membership;
 mod metrics;
 pub mod offsets;
@@ -41,6 +41,7 @@ use tokio_util::sync::CancellationToken;
 use crate::assignments::Parts;
 use crate::audit::Auditor;
 use crate::config::Config;
+use crate::freshness::Freshness;
 use crate::settle::Settler;
 use crate::topic::{Topic, TopicError};
 use crate::writer::Writer;
@@ -94,14 +95,19 @@ pub async fn migrate(config: &Config, new_incarnation: bool) -> Result<(), RunEr
 }
 
 /// Consumes until `shutdown`, then finishes what it holds within the configured budget.
+/// `freshness` tells meanwhile how far all is readable.
 pub async fn run(
     config: Config,
     readiness: Readiness,
+    freshness: Freshness,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     let store = Arc::new(Writer::new(&config.clickhouse, config.batch.in_flight));
     let topic = Topic::new(&config, store.client().clone());
     let incarnation = topic.check().await?;
+    let watching = freshness
+        .clone()
+        .watch(topic.clone(), store.client().clone(), shutdown.clone());
     let settler = Arc::new(Settler::new(Arc::clone(&store)));
 
     let parts = Parts {
@@ -112,6 +118,7 @@ pub async fn run(
         clock_skew: config.settle.clock_skew,
         retention: config.topic.retention,
         readiness,
+        freshness: freshness.clone(),
     };
     let (interval, budget) = (config.settle.interval, config.shutdown.budget);
     let engine = config.clickhouse.options().engine;
@@ -126,6 +133,10 @@ pub async fn run(
         let ended = membership::run(&config, &parts, stop).await;
         all_written.cancel();
         ended
+    });
+    tasks.spawn("freshness", async move {
+        watching.await;
+        Ok::<(), Failure>(())
     });
     let audited = self_audit::run(auditor, Arc::clone(&settler), audit, written.clone());
     tasks.spawn("self audit", async move {
@@ -148,13 +159,21 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<(), Ru
     describe_metrics();
     tracing::info!(config = ?config, "consumer starts");
     let readiness = Readiness::new(shutdown.clone());
+    let freshness = Freshness::default();
+    let told = freshness.clone();
+    let watermarks = admin::document("/watermarks", move || told.report());
     let mut tasks = Tasks::new(shutdown.clone());
     tasks.attend(
         "admin port",
-        admin::serve(config.admin.clone(), recorder, readiness.clone()),
+        admin::serve_with(
+            config.admin.clone(),
+            recorder,
+            readiness.clone(),
+            watermarks,
+        ),
     );
     let budget = config.shutdown.budget.saturating_mul(3);
-    tasks.spawn("consumer", run(config, readiness, shutdown));
+    tasks.spawn("consumer", run(config, readiness, freshness, shutdown));
     tasks.join(budget).await?;
     tracing::info!("consumer stopped");
     Ok(())

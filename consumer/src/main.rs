@@ -10,7 +10,6 @@ use anyhow::Context;
 use audit_consumer::audit::Auditor;
 use audit_consumer::config::{Config, DEFAULTS};
 use audit_consumer::dead_letters::{self, List};
-use audit_consumer::logs::Logs;
 use audit_consumer::refill::{Refill, refill};
 use audit_consumer::repair::Repaired;
 use audit_consumer::replay::{Replay, replay};
@@ -125,13 +124,11 @@ async fn verify(config: &Config, options: &Verify) -> anyhow::Result<ExitCode> {
         named: options.named,
         patience: options.patience,
     };
-    let logs = async || match Logs::ask(&topic).await {
-        Ok(logs) => Some(logs),
-        Err(error) => {
-            let causes = audit_service::telemetry::with_causes(&error);
-            eprintln!("not compared with the log of kafka: {causes}");
-            None
-        }
+    let asked = async || anyhow::Ok(topic.logs(&topic.reader()?).await?);
+    let logs = async || {
+        let logs = asked().await;
+        logs.inspect_err(|error| eprintln!("not compared with the log of kafka: {error:#}"))
+            .ok()
     };
     let mut told = Duration::ZERO;
     let progress = |step: Step| {

@@ -23,6 +23,7 @@ const SETTLE_SECONDS: &str = "audit_consumer_settle_seconds";
 const SETTLED_OFFSET: &str = "audit_consumer_settled_offset";
 const COMPLETE_UP_TO: &str = "audit_consumer_complete_up_to_seconds";
 const LOG_END: &str = "audit_consumer_log_end_offset";
+const OLDEST_UNREADABLE: &str = "audit_consumer_oldest_unreadable_seconds";
 const VERIFIED_OFFSET: &str = "audit_consumer_verified_offset";
 const MISSING_OFFSETS: &str = "audit_consumer_missing_offsets";
 const DOUBLED_ROWS: &str = "audit_consumer_doubled_rows";
@@ -60,6 +61,11 @@ pub fn describe() {
         "Time before which everything is readable, in seconds since 1970, by partition."
     );
     describe_gauge!(LOG_END, "Offset the next record will get, by partition.");
+    describe_gauge!(
+        OLDEST_UNREADABLE,
+        "Seconds, at most, that an event has been waiting to be readable, by partition, of all \
+         partitions; 0 if none is."
+    );
     describe_gauge!(
         VERIFIED_OFFSET,
         "Offset below which the audit of this process has come, by partition."
@@ -147,4 +153,8 @@ pub(crate) fn audited(partition: u32, verified: u64, (missing, doubled): (u64, u
     gauge!(VERIFIED_OFFSET, "partition" => partition.clone()).set(verified as f64);
     gauge!(MISSING_OFFSETS, "partition" => partition.clone()).set(missing as f64);
     gauge!(DOUBLED_ROWS, "partition" => partition).set(doubled as f64);
+}
+
+pub(crate) fn oldest_unreadable(partition: u32, age: Duration) {
+    gauge!(OLDEST_UNREADABLE, "partition" => partition.to_string()).set(age.as_secs_f64());
 }

@@ -13,6 +13,10 @@ use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use crate::config::Config;
 use crate::offsets::Bounds;
 
+mod logs;
+
+pub use logs::{LogReader, Logs};
+
 /// How long the broker may take to answer.
 const ANSWER: Duration = Duration::from_secs(15);
 

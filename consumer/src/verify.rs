@@ -15,7 +15,8 @@ use serde::Serialize;
 
 use crate::audit::{Auditor, Extent, Finding, Run, STEP};
 use crate::batch::PartitionId;
-use crate::logs::Logs;
+use crate::topic::Logs;
+
 use crate::offsets::Bounds;
 
 /// How often the settled offset is asked for while it is waited for.

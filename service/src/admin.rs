@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use axum::Router;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
 use axum::routing::get;
+use axum::{Json, Router};
 use metrics_exporter_prometheus::PrometheusHandle;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -91,11 +92,29 @@ pub fn router(metrics: PrometheusHandle, readiness: Readiness) -> Router {
         )
 }
 
+/// A route that answers `GET path` with what `tell` tells at that moment, as JSON.
+pub fn document<T: Serialize>(
+    path: &str,
+    tell: impl Fn() -> T + Clone + Send + Sync + 'static,
+) -> Router {
+    Router::new().route(path, get(async move || Json(tell()).into_response()))
+}
+
 /// Serves the admin port until it is dropped. Give it to [`Tasks::attend`](crate::Tasks::attend).
 pub async fn serve(
     admin: Admin,
     metrics: PrometheusHandle,
     readiness: Readiness,
+) -> std::io::Result<()> {
+    serve_with(admin, metrics, readiness, Router::new()).await
+}
+
+/// [`serve`], with `more` that a service has to tell; [`document`] makes such routes.
+pub async fn serve_with(
+    admin: Admin,
+    metrics: PrometheusHandle,
+    readiness: Readiness,
+    more: Router,
 ) -> std::io::Result<()> {
     let listener = TcpListener::bind(admin.listen).await?;
     tracing::info!(address = %listener.local_addr()?, "admin port is open");
@@ -106,7 +125,7 @@ pub async fn serve(
             metrics.run_upkeep();
         }
     };
-    let routes = router(metrics.clone(), readiness);
+    let routes = router(metrics.clone(), readiness).merge(more);
     tokio::select! {
         served = crate::http::serve(listener, routes, CancellationToken::new()) => served,
         () = upkeep => Ok(()),

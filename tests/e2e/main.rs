@@ -17,6 +17,7 @@ mod clocks;
 mod deaths;
 mod engine_faults;
 mod exactly_once;
+mod freshness;
 mod isolation;
 mod kafka_faults;
 mod local_stack;
@@ -124,6 +125,7 @@ fn trials(stack: &Arc<Option<Stack>>) -> Vec<Trial> {
         offsets_by_hand::a_group_deleted_by_hand_changes_nothing,
         offsets_by_hand::offsets_moved_while_the_consumer_runs_change_nothing,
         back_pressure::a_clickhouse_that_stands_still_costs_neither_memory_nor_partitions,
+        freshness::a_partition_that_is_stuck_holds_its_watermark_and_no_other,
         bad_input::what_ingest_is_sent_is_stored_or_refused_with_a_reason,
         bad_input::what_the_query_api_is_asked_is_answered_or_refused_with_a_reason,
         isolation::a_project_sees_only_its_own_events,

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use audit_consumer::freshness::Freshness;
 use audit_ingest::Ingest;
 use audit_producer::Producer;
 use audit_query_api::QueryApi;
@@ -284,7 +285,7 @@ async fn serve(
     tasks.spawn("api", http::serve(listener, app, shutdown.clone()));
     tasks.spawn(
         "consumer",
-        audit_consumer::run(consumer, consuming, shutdown.clone()),
+        audit_consumer::run(consumer, consuming, Freshness::default(), shutdown.clone()),
     );
     let samples = producer.clone();
     tasks.spawn("welcome", async move {
