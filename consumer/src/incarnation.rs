@@ -33,6 +33,8 @@ pub(crate) struct SourceRow {
     topic: String,
     pub(crate) incarnation: u32,
     pub(crate) partitions: u32,
+    /// Where each partition begins in this life.
+    begins: Vec<u64>,
     registered_at: Millis,
 }
 
@@ -44,9 +46,10 @@ impl SourceRow {
         }
     }
 
-    /// Which life this is.
-    pub(crate) fn incarnation(&self) -> u32 {
-        self.incarnation
+    /// The first offset of a partition that belongs to this life.
+    pub(crate) fn begin(&self, partition: u32) -> u64 {
+        let place = usize::try_from(partition).unwrap_or(usize::MAX);
+        self.begins.get(place).copied().unwrap_or(0)
     }
 }
 
@@ -129,10 +132,16 @@ impl Topic {
             },
             None => (1, Vec::new()),
         };
+        let partitions = self.partitions().await?;
+        let begin = |partition| {
+            let begin = begins.iter().find(|(of, _)| *of == partition);
+            begin.map_or(0, |(_, begin)| *begin)
+        };
         let row = SourceRow {
             topic: self.name().to_owned(),
             incarnation,
-            partitions: self.partitions().await?,
+            partitions,
+            begins: (0..partitions).map(begin).collect(),
             registered_at: chrono::Utc::now().into(),
         };
         if !begins.is_empty() {
@@ -298,7 +307,7 @@ impl Topic {
     pub(crate) async fn registered(&self) -> Result<Option<SourceRow>, TopicError> {
         self.client
             .query_raw(&format!(
-                "SELECT topic, incarnation, partitions, registered_at FROM {SOURCES} \
+                "SELECT topic, incarnation, partitions, begins, registered_at FROM {SOURCES} \
                  WHERE topic = {{topic:String}} ORDER BY incarnation DESC, registered_at DESC LIMIT 1"
             ))
             .param("topic", self.name())

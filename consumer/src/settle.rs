@@ -20,6 +20,9 @@ use crate::error::{InsertError, ReadError};
 use crate::metrics;
 use crate::store::{Store, Watermark};
 
+/// How long it is paused after a slow round, at most.
+const MOST_PAUSE: Duration = Duration::from_secs(1);
+
 /// How often an idle partition's watermark is written down.
 const IDLE: Duration = Duration::from_secs(5);
 
@@ -273,7 +276,7 @@ impl<S: Store> Settler<S> {
         Ok(())
     }
 
-    /// Settles until `shutdown`, at most once every `interval` and with at most a tenth of its
+    /// Settles until `shutdown`, at most once every `interval` and, while ClickHouse is quick, with at most a tenth of its
     /// time spent on it.
     pub async fn run(
         &self,
@@ -303,10 +306,16 @@ impl<S: Store> Settler<S> {
             metrics::settle_seconds(spent);
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
-                () = tokio::time::sleep(interval.max(spent.saturating_mul(9))) => {}
+                () = tokio::time::sleep(pause(interval, spent)) => {}
             }
         }
     }
+}
+
+/// How long to wait after a round: so long that little of the time is spent, but not for what a
+/// ClickHouse that stood still took to answer.
+fn pause(interval: Duration, spent: Duration) -> Duration {
+    interval.max(spent.saturating_mul(9).min(MOST_PAUSE))
 }
 
 /// Why nothing could be settled.
@@ -342,6 +351,17 @@ mod tests {
         assert_eq!(progress.watermark().complete_up_to, Millis(100));
         progress.settled.send_replace(12);
         assert_eq!(progress.watermark().complete_up_to, Millis(200));
+    }
+
+    #[test]
+    fn a_round_that_took_long_does_not_put_off_the_next_for_long() {
+        let (short, long) = (Duration::from_millis(5), Duration::from_secs(30));
+        assert_eq!(pause(short, Duration::ZERO), short);
+        assert_eq!(
+            pause(short, Duration::from_millis(20)),
+            Duration::from_millis(180)
+        );
+        assert_eq!(pause(short, long), MOST_PAUSE);
     }
 
     #[test]

@@ -280,7 +280,7 @@ impl Topic {
             settings.push(format!("retention.ms={wanted}"));
         }
         if complaints.is_empty() {
-            Ok(registered.incarnation())
+            Ok(registered.incarnation)
         } else {
             Err(TopicError::Unfit {
                 topic: self.name().to_owned(),

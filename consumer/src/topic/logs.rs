@@ -66,25 +66,24 @@ impl Topic {
             .registered()
             .await?
             .ok_or_else(|| TopicError::Unknown(self.name().to_owned()))?;
+        let incarnation = source.incarnation;
         let (consumer, name) = (Arc::clone(&reader.0), self.name().to_owned());
         let asked = tokio::task::spawn_blocking(move || {
             // Nothing is read with it, but what the client has to say would pile up.
             while consumer.poll(Duration::ZERO).is_some() {}
             (0..source.partitions)
                 .map(|partition| {
+                    let begin = source.begin(partition);
                     let partition = i32::try_from(partition).unwrap_or(i32::MAX);
                     let (start, end) = consumer.fetch_watermarks(&name, partition, ANSWER)?;
                     Ok(Bounds {
-                        start: u64::try_from(start).unwrap_or(0),
+                        start: u64::try_from(start).unwrap_or(0).max(begin),
                         end: u64::try_from(end).unwrap_or(0),
                     })
                 })
                 .collect()
         });
         let bounds: Result<_, KafkaError> = asked.await.unwrap_or(Err(KafkaError::Canceled));
-        Ok(Logs::new(
-            source.incarnation,
-            bounds.map_err(|e| self.kafka(e))?,
-        ))
+        Ok(Logs::new(incarnation, bounds.map_err(|e| self.kafka(e))?))
     }
 }
