@@ -1,6 +1,6 @@
-# The two commands: `make run` and `make test`. Both fetch what they need on first use.
+# The commands: `make run`, `make test` and `make chaos`. They fetch what they need on first use.
 
-.PHONY: run test lint better-auth tools
+.PHONY: run test chaos lint better-auth tools
 
 # The stack on this machine: Kafka, ClickHouse and the audit log, behind one address.
 run: tools
@@ -11,6 +11,15 @@ run: tools
 test: tools better-auth
 	cargo build --workspace --bins
 	cargo test --workspace --no-fail-fast
+	target/debug/audit-chaos --seed 27 --minutes 2.4 >/dev/null
+
+# Harm to the whole stack by the schedule of SEED, for MINUTES; one JSON document on stdout. The
+# profile is that of the tests: its checks of arithmetic stay in, and what is slow is not ours.
+MINUTES ?= 5
+SEED ?= 1
+chaos: tools
+	cargo build --workspace --bins
+	target/debug/audit-chaos --seed $(SEED) --minutes $(MINUTES)
 
 # What CI checks beside the tests.
 lint:

@@ -47,6 +47,13 @@ pub(crate) struct Tally {
     pub(crate) ended_badly: usize,
 }
 
+impl Tally {
+    /// How many processes were killed.
+    pub(crate) fn kills(&self) -> usize {
+        self.consumers_killed + self.engines_killed + self.brokers_killed
+    }
+}
+
 /// The stack of one run.
 pub(crate) struct Field {
     pub(crate) world: Arc<World>,

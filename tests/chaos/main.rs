@@ -55,8 +55,8 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// the length alone and is printed first. Then it stops the harm, waits until everything is
 /// counted (at most 2 minutes), and compares what Kafka acknowledged with what is stored.
 ///
-/// Progress goes to stderr, one JSON document to stdout, the logs of all processes to
-/// target/chaos/SEED. The exit code is 0 if nothing is lost, nothing is there twice, every dead
+/// Progress goes to stderr, one JSON document to stdout; it is kept with the logs of all processes
+/// in target/chaos/SEED. The exit code is 0 if nothing is lost, nothing is there twice, every dead
 /// letter is there, and `audit-consumer verify` finds every offset once; otherwise 1.
 ///
 /// In the document, `flow` is reached when an event published after a fault is readable, `full
@@ -144,7 +144,10 @@ async fn chaos(arguments: &Arguments, steps: &[Step], logs: PathBuf) -> anyhow::
         found: &found,
         drained_after: told.drained_after,
     };
-    println!("{:#}", report::document(&shown));
+    let document = format!("{:#}", report::document(&shown));
+    std::fs::write(field.world.logs().join("report.json"), &document)?;
+    println!("{document}");
+    eprintln!("{}", report::summary(&shown));
     Ok(shown.holds())
 }
 

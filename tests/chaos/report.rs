@@ -59,6 +59,27 @@ impl Shown<'_> {
     }
 }
 
+/// The document in one line.
+pub(crate) fn summary(shown: &Shown<'_>) -> String {
+    let Shown { books, found, .. } = shown;
+    let tally = shown.field.tally();
+    format!(
+        "{}: {} kills; {} events acknowledged, {} lost, {} doubled, {} unknown; {} dead letters \
+         expected, {} missing, {} doubled, {} unknown; {} complaints of verify",
+        if shown.holds() { "HOLDS" } else { "BROKEN" },
+        tally.kills(),
+        books.acknowledged.len(),
+        found.lost.count,
+        found.doubled.count,
+        found.unknown.count,
+        found.letters_expected,
+        found.letters_missing.count,
+        found.letters_doubled.count,
+        found.letters_unknown.count,
+        found.verify_complaints.len(),
+    )
+}
+
 /// The document.
 pub(crate) fn document(shown: &Shown<'_>) -> Value {
     let Shown { books, found, .. } = shown;
@@ -87,7 +108,7 @@ pub(crate) fn document(shown: &Shown<'_>) -> Value {
         },
         "deadLetters": {
             "expected": found.letters_expected,
-            "found": found.letters_found,
+            "found": found.letters_matched,
             "missing": found.letters_missing.count,
             "doubled": found.letters_doubled.count,
             "unknown": found.letters_unknown.count,
@@ -95,7 +116,7 @@ pub(crate) fn document(shown: &Shown<'_>) -> Value {
         "named": named(found),
         "verify": { "verdicts": found.verdicts, "complaints": found.verify_complaints },
         "kills": {
-            "all": tally.consumers_killed + tally.engines_killed + tally.brokers_killed,
+            "all": tally.kills(),
             "consumers": tally.consumers_killed,
             "engines": tally.engines_killed,
             "brokers": tally.brokers_killed,
@@ -153,32 +174,37 @@ fn faults(done: &[Done]) -> Value {
             let times = |time: &dyn Fn(&Done) -> Option<Duration>| {
                 spread(all.iter().filter_map(|done| time(done)).collect())
             };
-            let alone: Vec<&Done> = all.iter().copied().filter(|one| one.alone(done)).collect();
-            let alone_full = spread(alone.iter().filter_map(|one| full(one)).collect());
-            let alone_lifted = spread(alone.iter().filter_map(|one| lifted_full(one)).collect());
-            let fault = json!({
+            let mut fault = json!({
                 "times": all.len(),
                 "untilFlow": times(&flow),
                 "untilFullFlow": times(&full),
                 "fromLiftUntilFlow": times(&lifted),
                 "fromLiftUntilFullFlow": times(&lifted_full),
-                "alone": {
-                    "times": alone.len(),
-                    "untilFullFlow": alone_full,
-                    "fromLiftUntilFullFlow": alone_lifted,
-                },
             });
+            let alone: Vec<&Done> = all.iter().copied().filter(|one| one.alone(done)).collect();
+            if !alone.is_empty() {
+                fault["alone"] = json!({
+                    "times": alone.len(),
+                    "untilFullFlow": spread(alone.iter().filter_map(|one| full(one)).collect()),
+                    "fromLiftUntilFullFlow":
+                        spread(alone.iter().filter_map(|one| lifted_full(one)).collect()),
+                });
+            }
             (kind.to_string(), fault)
         })
         .collect::<serde_json::Map<_, _>>()
         .into()
 }
 
-/// The longest and the median, in seconds.
+/// The longest and the median, in seconds; nothing of no times.
 fn spread(mut times: Vec<Duration>) -> Value {
     times.sort_unstable();
-    let median = times.get(times.len() / 2).copied().map(seconds);
-    json!({ "longest": times.last().copied().map(seconds), "median": median })
+    match (times.last(), times.get(times.len() / 2)) {
+        (Some(longest), Some(median)) => {
+            json!({ "longest": seconds(*longest), "median": seconds(*median) })
+        }
+        _ => Value::Null,
+    }
 }
 
 /// To the millisecond.
