@@ -174,22 +174,19 @@ fn faults(done: &[Done]) -> Value {
             let times = |time: &dyn Fn(&Done) -> Option<Duration>| {
                 spread(all.iter().filter_map(|done| time(done)).collect())
             };
-            let mut fault = json!({
+            let alone: Vec<&Done> = all.iter().copied().filter(|one| one.alone(done)).collect();
+            let alone_full = spread(alone.iter().filter_map(|one| full(one)).collect());
+            let alone_lifted = spread(alone.iter().filter_map(|one| lifted_full(one)).collect());
+            let fault = json!({
                 "times": all.len(),
                 "untilFlow": times(&flow),
                 "untilFullFlow": times(&full),
                 "fromLiftUntilFlow": times(&lifted),
                 "fromLiftUntilFullFlow": times(&lifted_full),
+                "timesAlone": alone.len(),
+                "aloneUntilFullFlow": alone_full,
+                "aloneFromLiftUntilFullFlow": alone_lifted,
             });
-            let alone: Vec<&Done> = all.iter().copied().filter(|one| one.alone(done)).collect();
-            if !alone.is_empty() {
-                fault["alone"] = json!({
-                    "times": alone.len(),
-                    "untilFullFlow": spread(alone.iter().filter_map(|one| full(one)).collect()),
-                    "fromLiftUntilFullFlow":
-                        spread(alone.iter().filter_map(|one| lifted_full(one)).collect()),
-                });
-            }
             (kind.to_string(), fault)
         })
         .collect::<serde_json::Map<_, _>>()
