@@ -24,7 +24,7 @@ pub(crate) struct Found {
     pub(crate) unknown: Named,
     /// Dead letters that have to be there.
     pub(crate) letters_expected: usize,
-    pub(crate) letters_matched: usize,
+    pub(crate) letters_there: usize,
     pub(crate) letters_missing: Named,
     pub(crate) letters_doubled: Named,
     /// Dead letters of records that were not garbage, or of another kind.
@@ -80,7 +80,7 @@ pub(crate) async fn compare(world: &World, books: &Books, ends: &[i64]) -> anyho
         doubled: Named::default(),
         unknown: Named::default(),
         letters_expected: books.letters.values().filter(|must| **must).count(),
-        letters_matched: 0,
+        letters_there: 0,
         letters_missing: Named::default(),
         letters_doubled: Named::default(),
         letters_unknown: Named::default(),
@@ -131,7 +131,7 @@ fn compare_letters(
         let times: usize = column()?.parse()?;
         match letters.get(&letter) {
             None => found.letters_unknown.add(|| format!("{letter:?}")),
-            Some(must) => found.letters_matched += usize::from(*must),
+            Some(must) => found.letters_there += usize::from(*must),
         }
         if times > 1 {
             found.letters_doubled.add(|| format!("{letter:?} ×{times}"));
@@ -163,11 +163,11 @@ fn verify(world: &World, ends: &[i64]) -> anyhow::Result<(Value, Vec<String>)> {
         let all = verdicts.as_array().into_iter().flatten();
         let of = all.filter(|verdict| verdict["partition"] == partition);
         let spans: Vec<_> = of
-            .map(|verdict| (&verdict["first"], &verdict["last"]))
+            .map(|verdict| (&verdict["first"], &verdict["end"]))
             .collect();
         let right = match spans[..] {
             [] => *end == 0,
-            [(first, last)] => *first == 0 && *last == end - 1,
+            [(first, last)] => *first == 0 && *last == *end,
             _ => false,
         };
         if !right {

@@ -11,7 +11,6 @@ use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
-use rustix::process::Signal;
 use tokio::time::{sleep, timeout};
 
 use crate::field::{Field, GUEST};
@@ -229,10 +228,10 @@ impl Field {
 }
 
 async fn freeze(process: &Process, step: Step, mark: &impl Fn(Moment)) -> anyhow::Result<()> {
-    process.signal(Signal::STOP)?;
+    process.freeze()?;
     mark(Moment::Applied);
     sleep(step.length).await;
-    process.signal(Signal::CONT)
+    process.thaw()
 }
 
 /// Removes what the engine whose data is in `folder` remembers of tokens; says of how many tables.

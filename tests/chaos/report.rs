@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::compare::{Found, Named};
 use crate::field::Field;
-use crate::flow::Mark;
+use crate::flow::{Mark, Stall};
 use crate::schedule::{Kind, Step};
 use crate::traffic::Books;
 
@@ -49,13 +49,16 @@ pub(crate) struct Shown<'a> {
     pub(crate) books: &'a Books,
     pub(crate) done: &'a [Done],
     pub(crate) found: &'a Found,
+    /// Whether events flowed in every partition in time after the last harm.
+    pub(crate) flowed_again: bool,
+    /// How long counting took to pass the end of every log; `None` if it did not in time.
     pub(crate) drained_after: Option<Duration>,
 }
 
 impl Shown<'_> {
     /// Whether all promises were kept.
     pub(crate) fn holds(&self) -> bool {
-        self.found.holds() && self.drained_after.is_some()
+        self.found.holds() && self.flowed_again && self.drained_after.is_some()
     }
 }
 
@@ -65,7 +68,7 @@ pub(crate) fn summary(shown: &Shown<'_>) -> String {
     let tally = shown.field.tally();
     format!(
         "{}: {} kills; {} events acknowledged, {} lost, {} doubled, {} unknown; {} dead letters \
-         expected, {} missing, {} doubled, {} unknown; {} complaints of verify",
+         expected, {} missing, {} doubled, {} unknown; {} complaints of verify{}{}",
         if shown.holds() { "HOLDS" } else { "BROKEN" },
         tally.kills(),
         books.acknowledged.len(),
@@ -77,6 +80,16 @@ pub(crate) fn summary(shown: &Shown<'_>) -> String {
         found.letters_doubled.count,
         found.letters_unknown.count,
         found.verify_complaints.len(),
+        if shown.flowed_again {
+            ""
+        } else {
+            "; events DID NOT FLOW again"
+        },
+        if shown.drained_after.is_some() {
+            ""
+        } else {
+            "; NOT all was counted"
+        },
     )
 }
 
@@ -85,11 +98,11 @@ pub(crate) fn document(shown: &Shown<'_>) -> Value {
     let Shown { books, found, .. } = shown;
     let tally = shown.field.tally();
     let did = shown.field.proxy.did();
-    let stall = books.flow.longest_stall();
-    let stall = stall.map(|(length, began)| {
+    let stall = |stall: &Stall| {
+        let (length, began) = stall.longest()?;
         let at = began.duration_since(shown.start);
-        json!({ "seconds": seconds(length), "atSecond": seconds(at) })
-    });
+        Some(json!({ "seconds": seconds(length), "atSecond": seconds(at) }))
+    };
     json!({
         "holds": shown.holds(),
         "seed": shown.seed,
@@ -108,7 +121,7 @@ pub(crate) fn document(shown: &Shown<'_>) -> Value {
         },
         "deadLetters": {
             "expected": found.letters_expected,
-            "found": found.letters_matched,
+            "found": found.letters_there,
             "missing": found.letters_missing.count,
             "doubled": found.letters_doubled.count,
             "unknown": found.letters_unknown.count,
@@ -133,7 +146,9 @@ pub(crate) fn document(shown: &Shown<'_>) -> Value {
             "delayed": did.delayed,
             "doubled": did.doubled,
         },
-        "longestStall": stall,
+        "longestStall": stall(&books.flow.reading),
+        "longestWithoutAcknowledgement": stall(&books.flow.publishing),
+        "flowedAgain": shown.flowed_again,
         "drainedAfterSeconds": shown.drained_after.map(seconds),
         "faults": faults(shown.done),
     })

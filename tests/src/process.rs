@@ -113,14 +113,15 @@ impl Process {
         Pid::from_child(&self.child)
     }
 
-    /// SIGSTOP: it stands still until it is thawed.
+    /// SIGSTOP, also to all below it, such as the Java of a broker: it stands still until it is
+    /// thawed.
     pub fn freeze(&self) -> anyhow::Result<()> {
-        Ok(kill_process(self.id(), Signal::STOP)?)
+        self.signal(Signal::STOP)
     }
 
     /// SIGCONT.
     pub fn thaw(&self) -> anyhow::Result<()> {
-        Ok(kill_process(self.id(), Signal::CONT)?)
+        self.signal(Signal::CONT)
     }
 
     /// How it ended, if it has.
@@ -128,8 +129,7 @@ impl Process {
         Ok(self.child.try_wait()?)
     }
 
-    /// Sends a signal to it and to all below it, such as the Java of a broker.
-    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         for process in descendants(self.id())?.into_iter().chain([self.id()]) {
             kill_process(process, signal)?;
         }
