@@ -163,11 +163,11 @@ fn verify(world: &World, ends: &[i64]) -> anyhow::Result<(Value, Vec<String>)> {
         let all = verdicts.as_array().into_iter().flatten();
         let of = all.filter(|verdict| verdict["partition"] == partition);
         let spans: Vec<_> = of
-            .map(|verdict| (&verdict["first"], &verdict["last"]))
+            .map(|verdict| (&verdict["first"], &verdict["end"]))
             .collect();
         let right = match spans[..] {
             [] => *end == 0,
-            [(first, last)] => *first == 0 && *last == end - 1,
+            [(first, last)] => *first == 0 && *last == *end,
             _ => false,
         };
         if !right {

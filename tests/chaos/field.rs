@@ -21,6 +21,9 @@ use crate::schedule::CONSUMERS;
 /// The member that comes and goes.
 pub(crate) const GUEST: usize = CONSUMERS;
 
+/// As short as brokers take it: so much more can happen.
+const SESSION: &str = "6s";
+
 /// How often processes that ended are looked for.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
@@ -45,6 +48,13 @@ pub(crate) struct Tally {
     pub(crate) consumers_ended: usize,
     /// Consumers that did not end well when they were asked to.
     pub(crate) ended_badly: usize,
+}
+
+impl Tally {
+    /// How many processes were killed.
+    pub(crate) fn kills(&self) -> usize {
+        self.consumers_killed + self.engines_killed + self.brokers_killed
+    }
 }
 
 /// The stack of one run.
@@ -73,6 +83,7 @@ impl Field {
         let proxy = FaultProxy::start(&engine.url())?;
         world.set("AUDIT_CONSUMER_CLICKHOUSE__URL", &proxy.url());
         world.set("AUDIT_CONSUMER_TOPIC__PARTITIONS", &PARTITIONS.to_string());
+        world.set("AUDIT_CONSUMER_KAFKA__SESSION_TIMEOUT", SESSION);
         world.migrate()?;
         let field = Self {
             world: Arc::new(world),

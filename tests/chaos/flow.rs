@@ -27,15 +27,53 @@ struct Partition {
     fresh: Option<Instant>,
 }
 
+/// The longest time in which something did not happen, while it should.
+#[derive(Debug)]
+pub(crate) struct Stall {
+    /// When it last happened; `None` when it need not happen.
+    last: Option<Instant>,
+    longest: Option<(Duration, Instant)>,
+}
+
+impl Stall {
+    fn begin(now: Instant) -> Self {
+        Self {
+            last: Some(now),
+            longest: None,
+        }
+    }
+
+    fn happens(&mut self, now: Instant) {
+        let Some(last) = self.last.as_mut() else {
+            return;
+        };
+        let began = std::mem::replace(last, now);
+        let stalled = now.duration_since(began);
+        if self.longest.is_none_or(|(longest, _)| stalled > longest) {
+            self.longest = Some((stalled, began));
+        }
+    }
+
+    fn end(&mut self, now: Instant) {
+        self.happens(now);
+        self.last = None;
+    }
+
+    /// How long it was, and when it began.
+    pub(crate) fn longest(&self) -> Option<(Duration, Instant)> {
+        self.longest
+    }
+}
+
 /// What is known of the flow.
 #[derive(Debug)]
 pub(crate) struct Flow {
     partitions: [Partition; PARTITIONS],
     marks: Vec<Mark>,
-    /// When the watermark last moved; `None` when nothing is published.
-    moved: Option<Instant>,
-    /// The longest time without it moving, and when that began.
-    longest: Option<(Duration, Instant)>,
+    /// Of the watermark moving.
+    pub(crate) reading: Stall,
+    /// Of Kafka acknowledging events.
+    pub(crate) publishing: Stall,
 }
 
 impl Flow {
@@ -44,29 +82,23 @@ impl Flow {
         Self {
             partitions: Default::default(),
             marks: Vec::new(),
-            moved: Some(now),
-            longest: None,
+            reading: Stall::begin(now),
+            publishing: Stall::begin(now),
         }
     }
 
     /// Publishing ends.
     pub(crate) fn end(&mut self, now: Instant) {
-        self.stall_ends(now);
-        self.moved = None;
+        self.reading.end(now);
+        self.publishing.end(now);
     }
 
-    fn stall_ends(&mut self, now: Instant) {
-        let Some(moved) = self.moved.replace(now) else {
-            self.moved = None;
-            return;
-        };
-        let stalled = now.duration_since(moved);
-        if self.longest.is_none_or(|(longest, _)| stalled > longest) {
-            self.longest = Some((stalled, moved));
-        }
+    /// Kafka acknowledges events.
+    pub(crate) fn acknowledges(&mut self, now: Instant) {
+        self.publishing.happens(now);
     }
 
-    /// Kafka has acknowledged an event.
+    /// Kafka has acknowledged this event.
     pub(crate) fn acknowledged(&mut self, partition: i32, offset: i64, published: Instant) {
         let partition = usize::try_from(partition).ok();
         if let Some(partition) = partition.and_then(|index| self.partitions.get_mut(index)) {
@@ -88,7 +120,7 @@ impl Flow {
             partition.fresh = partition.fresh.max(readable.into_values().max());
         }
         if moves {
-            self.stall_ends(now);
+            self.reading.happens(now);
         }
         let fresh = self.partitions.iter().map(|partition| partition.fresh);
         let (first, last) = (fresh.clone().max().flatten(), fresh.min().flatten());
@@ -119,11 +151,6 @@ impl Flow {
     /// Whether events flow in every partition again after all that was done.
     pub(crate) fn recovered(&self) -> bool {
         self.marks.iter().all(|mark| mark.full_flow.is_some())
-    }
-
-    /// The longest time without the watermark moving, and when it began.
-    pub(crate) fn longest_stall(&self) -> Option<(Duration, Instant)> {
-        self.longest
     }
 
     /// How many records are readable.
@@ -180,9 +207,9 @@ mod tests {
         flow.readable(&[(0, 2)], after(7));
         flow.readable(&all(3), after(8));
         let longest = Some((Duration::from_secs(5), after(2)));
-        assert_eq!(flow.longest_stall(), longest);
+        assert_eq!(flow.reading.longest(), longest);
         flow.end(after(10));
         flow.readable(&all(4), after(90));
-        assert_eq!(flow.longest_stall(), longest);
+        assert_eq!(flow.reading.longest(), longest);
     }
 }

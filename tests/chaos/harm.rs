@@ -20,6 +20,9 @@ use crate::schedule::{Kind, Step};
 /// How long an answer that is to be lost is waited for before the engine is killed without it.
 const LOSE: Duration = Duration::from_secs(2);
 
+/// How much longer the proxy does harm when it has not done any.
+const STRIKE: Duration = Duration::from_secs(4);
+
 /// How long the group may take to be empty after its members were killed.
 const EMPTY: Duration = Duration::from_secs(60);
 
@@ -154,9 +157,15 @@ impl Field {
     }
 
     async fn proxy_does(&self, mode: Mode, step: Step, mark: &impl Fn(Moment)) {
+        let before = self.proxy.struck();
         self.proxy.set(Fault::of(mode));
         mark(Moment::Applied);
         sleep(step.length).await;
+        // Harm that nothing was done by is none; but when all stands still nothing will be.
+        let struck = wait_until("an insert to be harmed", async || {
+            Ok((self.proxy.struck() > before).then_some(()))
+        });
+        timeout(STRIKE, struck).await.ok();
         self.proxy.pass();
     }
 

@@ -10,6 +10,7 @@ mod schedule;
 mod traffic;
 
 use std::cell::Cell;
+use std::fs::File;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -55,9 +56,10 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// the length alone and is printed first. Then it stops the harm, waits until everything is
 /// counted (at most 2 minutes), and compares what Kafka acknowledged with what is stored.
 ///
-/// Progress goes to stderr, one JSON document to stdout, the logs of all processes to
-/// target/chaos/SEED. The exit code is 0 if nothing is lost, nothing is there twice, every dead
-/// letter is there, and `audit-consumer verify` finds every offset once; otherwise 1.
+/// Progress goes to stderr, one JSON document to stdout; it is kept with the logs of all processes
+/// in target/chaos/SEED. The exit code is 0 if nothing is lost, nothing is there twice, every dead
+/// letter is there, `audit-consumer verify` finds every offset once, and events flow again within a
+/// minute of the last harm; otherwise 1.
 ///
 /// In the document, `flow` is reached when an event published after a fault is readable, `full
 /// flow` when one is in every partition. `alone` are the faults during which nothing else was
@@ -107,6 +109,12 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     }
     std::fs::create_dir_all(&logs)?;
     eprintln!("logs: {}", logs.display());
+    let log = File::create(logs.join("publishing.log"))?;
+    tracing_subscriber::fmt()
+        .with_writer(log)
+        .with_ansi(false)
+        .with_env_filter("warn,audit_producer=debug,rdkafka::client=off")
+        .init();
     // One thread, the main one: what it starts dies with it.
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -142,9 +150,13 @@ async fn chaos(arguments: &Arguments, steps: &[Step], logs: PathBuf) -> anyhow::
         books: &books,
         done: &told.done,
         found: &found,
+        flowed_again: told.flowed_again,
         drained_after: told.drained_after,
     };
-    println!("{:#}", report::document(&shown));
+    let document = format!("{:#}", report::document(&shown));
+    std::fs::write(field.world.logs().join("report.json"), &document)?;
+    println!("{document}");
+    eprintln!("{}", report::summary(&shown));
     Ok(shown.holds())
 }
 
@@ -153,6 +165,8 @@ struct Told {
     done: Vec<Done>,
     /// Where the log of each partition ends.
     ends: Vec<i64>,
+    /// Whether events flowed in every partition in time after the last harm.
+    flowed_again: bool,
     /// How long counting took to pass these ends; `None` if it did not in time.
     drained_after: Option<Duration>,
 }
@@ -179,9 +193,12 @@ impl Scene<'_> {
         self.field.proxy.pass();
         self.say("no more harm");
         let recovered = || self.traffic.books().flow.recovered();
-        if !self.within(AFTERWARDS, recovered).await {
-            self.say("events do not flow in every partition");
-        }
+        let flowed_again = self.within(AFTERWARDS, recovered).await;
+        self.say(if flowed_again {
+            "events flow in every partition"
+        } else {
+            "events do NOT flow in every partition"
+        });
         self.traffic.stop_publishing();
         let answered = || self.traffic.books().ended;
         ensure!(
@@ -216,6 +233,7 @@ impl Scene<'_> {
         Ok(Told {
             done: done.collect(),
             ends,
+            flowed_again,
             drained_after,
         })
     }

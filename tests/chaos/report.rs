@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::compare::{Found, Named};
 use crate::field::Field;
-use crate::flow::Mark;
+use crate::flow::{Mark, Stall};
 use crate::schedule::{Kind, Step};
 use crate::traffic::Books;
 
@@ -49,14 +49,48 @@ pub(crate) struct Shown<'a> {
     pub(crate) books: &'a Books,
     pub(crate) done: &'a [Done],
     pub(crate) found: &'a Found,
+    /// Whether events flowed in every partition in time after the last harm.
+    pub(crate) flowed_again: bool,
+    /// How long counting took to pass the end of every log; `None` if it did not in time.
     pub(crate) drained_after: Option<Duration>,
 }
 
 impl Shown<'_> {
     /// Whether all promises were kept.
     pub(crate) fn holds(&self) -> bool {
-        self.found.holds() && self.drained_after.is_some()
+        self.found.holds() && self.flowed_again && self.drained_after.is_some()
     }
+}
+
+/// The document in one line.
+pub(crate) fn summary(shown: &Shown<'_>) -> String {
+    let Shown { books, found, .. } = shown;
+    let tally = shown.field.tally();
+    format!(
+        "{}: {} kills; {} events acknowledged, {} lost, {} doubled, {} unknown; {} dead letters \
+         expected, {} missing, {} doubled, {} unknown; {} complaints of verify{}{}",
+        if shown.holds() { "HOLDS" } else { "BROKEN" },
+        tally.kills(),
+        books.acknowledged.len(),
+        found.lost.count,
+        found.doubled.count,
+        found.unknown.count,
+        found.letters_expected,
+        found.letters_missing.count,
+        found.letters_doubled.count,
+        found.letters_unknown.count,
+        found.verify_complaints.len(),
+        if shown.flowed_again {
+            ""
+        } else {
+            "; events DID NOT FLOW again"
+        },
+        if shown.drained_after.is_some() {
+            ""
+        } else {
+            "; NOT all was counted"
+        },
+    )
 }
 
 /// The document.
@@ -64,11 +98,11 @@ pub(crate) fn document(shown: &Shown<'_>) -> Value {
     let Shown { books, found, .. } = shown;
     let tally = shown.field.tally();
     let did = shown.field.proxy.did();
-    let stall = books.flow.longest_stall();
-    let stall = stall.map(|(length, began)| {
+    let stall = |stall: &Stall| {
+        let (length, began) = stall.longest()?;
         let at = began.duration_since(shown.start);
-        json!({ "seconds": seconds(length), "atSecond": seconds(at) })
-    });
+        Some(json!({ "seconds": seconds(length), "atSecond": seconds(at) }))
+    };
     json!({
         "holds": shown.holds(),
         "seed": shown.seed,
@@ -95,7 +129,7 @@ pub(crate) fn document(shown: &Shown<'_>) -> Value {
         "named": named(found),
         "verify": { "verdicts": found.verdicts, "complaints": found.verify_complaints },
         "kills": {
-            "all": tally.consumers_killed + tally.engines_killed + tally.brokers_killed,
+            "all": tally.kills(),
             "consumers": tally.consumers_killed,
             "engines": tally.engines_killed,
             "brokers": tally.brokers_killed,
@@ -112,7 +146,9 @@ pub(crate) fn document(shown: &Shown<'_>) -> Value {
             "delayed": did.delayed,
             "doubled": did.doubled,
         },
-        "longestStall": stall,
+        "longestStall": stall(&books.flow.reading),
+        "longestWithoutAcknowledgement": stall(&books.flow.publishing),
+        "flowedAgain": shown.flowed_again,
         "drainedAfterSeconds": shown.drained_after.map(seconds),
         "faults": faults(shown.done),
     })
@@ -162,11 +198,9 @@ fn faults(done: &[Done]) -> Value {
                 "untilFullFlow": times(&full),
                 "fromLiftUntilFlow": times(&lifted),
                 "fromLiftUntilFullFlow": times(&lifted_full),
-                "alone": {
-                    "times": alone.len(),
-                    "untilFullFlow": alone_full,
-                    "fromLiftUntilFullFlow": alone_lifted,
-                },
+                "timesAlone": alone.len(),
+                "aloneUntilFullFlow": alone_full,
+                "aloneFromLiftUntilFullFlow": alone_lifted,
             });
             (kind.to_string(), fault)
         })
@@ -174,11 +208,15 @@ fn faults(done: &[Done]) -> Value {
         .into()
 }
 
-/// The longest and the median, in seconds.
+/// The longest and the median, in seconds; nothing of no times.
 fn spread(mut times: Vec<Duration>) -> Value {
     times.sort_unstable();
-    let median = times.get(times.len() / 2).copied().map(seconds);
-    json!({ "longest": times.last().copied().map(seconds), "median": median })
+    match (times.last(), times.get(times.len() / 2)) {
+        (Some(longest), Some(median)) => {
+            json!({ "longest": seconds(*longest), "median": seconds(*median) })
+        }
+        _ => Value::Null,
+    }
 }
 
 /// To the millisecond.

@@ -1,9 +1,10 @@
 //! What harm is done when: a pure function of a seed and a length, so that any run can be
 //! repeated, and its schedule printed before it starts.
 //!
-//! Kinds of harm are dealt like cards: first each kind once, then from a deck in which the likely
-//! ones lie more often. Harm to one process follows on other harm to it only when that should be
-//! over; otherwise a third of all harm begins while earlier harm lasts.
+//! Kinds of harm are dealt like cards: first each kind once and in a hurry, then from a deck in
+//! which the likely ones lie more often. Harm to one process follows on other harm to it only when
+//! that should be over. A third of all harm begins while earlier harm lasts, a third soon after it,
+//! and a third, which shows how long recovery takes, when that should be over too.
 
 use std::fmt;
 use std::time::Duration;
@@ -117,10 +118,11 @@ pub(crate) fn schedule(seed: u64, length: Duration) -> Vec<Step> {
             *free = over + Duration::from_secs(2);
         }
         steps.push(step);
-        at = if chance.below(3) == 0 {
-            step.at + chance.millis(200, 3000)
-        } else {
-            over + chance.millis(2000, 8000)
+        let hurried = steps.len() <= DECK.len();
+        at = match chance.below(3) {
+            0 => step.at + chance.millis(200, 3000),
+            1 if !hurried => over + chance.millis(10_000, 18_000),
+            _ => over + chance.millis(2000, 5000),
         };
     }
 }
@@ -166,6 +168,25 @@ impl Step {
         (self.needs() & all == *own).then_some(self.consumer)
     }
 
+    /// How many processes it kills, if all that can be there are.
+    #[cfg(test)]
+    fn kills(self) -> u32 {
+        match self.kind {
+            Kind::ConsumerKilled
+            | Kind::EngineKilled
+            | Kind::BrokerKilled
+            | Kind::TokensForgotten => 1,
+            Kind::EngineAndConsumerKilled | Kind::BrokerAndEngineKilled => 2,
+            Kind::ConsumerKilledAgainAndAgain => self.times,
+            Kind::OffsetsDeleted | Kind::OffsetsToEarliest | Kind::OffsetsToLatest
+                if self.killed =>
+            {
+                2
+            }
+            _ => 0,
+        }
+    }
+
     /// How long it should be until it is lifted: what is started again takes its time.
     fn lasts(self) -> Duration {
         let (engine, broker) = (Duration::from_secs(2), Duration::from_secs(6));
@@ -179,7 +200,7 @@ impl Step {
             Kind::OffsetsDeleted | Kind::OffsetsToEarliest | Kind::OffsetsToLatest
                 if self.killed =>
             {
-                self.length + Duration::from_secs(11)
+                self.length + Duration::from_secs(7)
             }
             _ => self.length,
         }
@@ -249,18 +270,18 @@ impl Chance {
     fn step(&mut self, kind: Kind) -> Step {
         let (least, most) = match kind {
             // Some are back before their session is over, some after.
-            Kind::ConsumerKilled | Kind::MemberLeaves => (500, 9000),
+            Kind::ConsumerKilled | Kind::MemberLeaves => (500, 7000),
             Kind::ConsumerKilledAgainAndAgain => (700, 3000),
-            Kind::ConsumerFrozen => (11_000, 16_000),
-            Kind::MemberJoins => (5000, 12_000),
-            Kind::EngineFrozen | Kind::BrokerFrozen => (2000, 8000),
+            Kind::ConsumerFrozen => (7000, 12_000),
+            Kind::MemberJoins => (4000, 9000),
+            Kind::EngineFrozen | Kind::BrokerFrozen => (2000, 6000),
             Kind::OffsetsDeleted | Kind::OffsetsToEarliest | Kind::OffsetsToLatest => (500, 2000),
             Kind::Answer500
             | Kind::AnswerLost
             | Kind::BodyCut
             | Kind::FalseOk
             | Kind::Delayed
-            | Kind::Doubled => (2000, 6000),
+            | Kind::Doubled => (1500, 5000),
             _ => (300, 4000),
         };
         Step {
@@ -285,23 +306,17 @@ mod tests {
 
     #[test]
     fn a_seed_always_means_the_same() {
-        let printed: Vec<String> = schedule(1, MINUTE).iter().map(Step::to_string).collect();
-        assert_eq!(schedule(1, MINUTE), schedule(1, MINUTE));
-        assert_ne!(schedule(1, MINUTE), schedule(2, MINUTE));
+        let steps = schedule(1, MINUTE);
+        let printed: Vec<String> = steps.iter().take(3).map(Step::to_string).collect();
+        assert_eq!(steps, schedule(1, MINUTE));
+        assert_ne!(steps, schedule(2, MINUTE));
         // A change here means that seeds of old runs cannot be repeated any more.
-        assert_eq!(
-            printed,
-            [
-                "   5.0 s  engineKilled, 2.4 s",
-                "  12.7 s  offsetsToEarliest, 1.9 s, members killed",
-                "  30.7 s  falseOk, 2.2 s",
-                "  35.8 s  answer500, 4.8 s",
-                "  38.0 s  brokerKilled, 2.4 s",
-                "  38.7 s  consumerKilled, consumer 2, 7.1 s",
-                "  42.6 s  delayed, 5.7 s, 22.8 s late",
-                "  51.3 s  doubled, 3.5 s",
-            ]
-        );
+        let known = [
+            "   5.0 s  engineKilled, 2.4 s",
+            "  13.7 s  offsetsToEarliest, 1.9 s, members killed",
+            "  26.9 s  falseOk, 3.0 s",
+        ];
+        assert_eq!(printed, known);
     }
 
     #[test]
@@ -310,14 +325,24 @@ mod tests {
         assert!(long.starts_with(&short) && long.len() > 10 * short.len());
     }
 
+    /// The one that `make test` runs.
     #[test]
-    fn every_kind_is_done_within_six_minutes_and_again_within_an_hour() {
+    fn the_short_schedule_has_every_kind() {
+        let steps = schedule(96, MINUTE * 12 / 5);
+        let kinds: BTreeSet<Kind> = steps.iter().map(|step| step.kind).collect();
+        assert_eq!(kinds.len(), DECK.len(), "{kinds:?}");
+    }
+
+    #[test]
+    fn every_kind_is_done_within_six_minutes_and_an_hour_has_200_kills() {
         for seed in 0..200 {
             let kinds: Vec<Kind> = schedule(seed, 6 * MINUTE).iter().map(|s| s.kind).collect();
             let distinct: BTreeSet<Kind> = kinds.iter().copied().collect();
             assert_eq!(distinct.len(), DECK.len(), "seed {seed}: {kinds:?}");
         }
         let hour = schedule(1, 60 * MINUTE);
+        let kills: u32 = hour.iter().map(|step| step.kills()).sum();
+        assert!(kills >= 200, "{kills} kills");
         for (kind, _) in DECK {
             let times = hour.iter().filter(|step| step.kind == kind).count();
             assert!(times >= 5, "{kind}: {times}");

@@ -6,13 +6,14 @@
 //! its answer for lost: the second one must become a dead letter.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use audit_producer::{Producer, PublishError, Stored};
+use audit_producer::{Producer, ProducerConfig, PublishError, Stored};
 use audit_schema::{Event, EventId, wire};
 use audit_tests::world::{World, event};
 use futures_util::StreamExt as _;
@@ -156,8 +157,18 @@ impl Running {
         self.stop.clone().wait_for(|stop| *stop).await.ok();
     }
 
+    fn producer(&self) -> anyhow::Result<Producer> {
+        Ok(Producer::new(&ProducerConfig {
+            brokers: self.world.brokers(),
+            topic: self.world.topic.clone(),
+            // Few lines, which say what becomes of sequence numbers and leaders when a broker dies.
+            properties: BTreeMap::from([("debug".to_owned(), "eos,topic".to_owned())]),
+            ..ProducerConfig::default()
+        })?)
+    }
+
     async fn publish(&self) -> anyhow::Result<()> {
-        let mut producer = self.world.producer()?;
+        let mut producer = self.producer()?;
         let mut receipts = FuturesUnordered::new();
         let mut repeats = FuturesUnordered::new();
         let mut tick = tokio::time::interval(Duration::from_micros(1_000_000 / self.rate.max(1)));
@@ -179,7 +190,7 @@ impl Running {
                 }
                 Some((event, again, published, answer)) = receipts.next() => {
                     if let Err(PublishError::Broken { .. }) = &answer {
-                        producer = self.world.producer()?;
+                        producer = self.producer()?;
                         self.books().producers_broken += 1;
                     }
                     let acknowledged = answer.is_ok();
@@ -205,11 +216,13 @@ impl Running {
     fn note(&self, id: EventId, published: Instant, answer: &Result<Stored, PublishError>) {
         let mut books = self.books();
         match answer {
-            Ok(Stored { partition, offset }) => {
+            Ok(stored) => {
                 books.acknowledged.push(id);
+                books.flow.acknowledges(Instant::now());
+                let Stored { partition, offset } = *stored;
                 // Kafka does not say where a record is that it had already taken.
-                if *offset >= 0 {
-                    books.flow.acknowledged(*partition, *offset, published);
+                if offset >= 0 {
+                    books.flow.acknowledged(partition, offset, published);
                 }
             }
             Err(_) => books.unacknowledged.push(id),
@@ -330,7 +343,9 @@ fn letter(kind: &str, key: &[u8], value: &[u8]) -> Letter {
 
 /// As ClickHouse's `hex` writes it.
 fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .fold(String::new(), |hex, byte| hex + &format!("{byte:02X}"))
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a text does not fail.
+        write!(text, "{byte:02X}").ok();
+        text
+    })
 }

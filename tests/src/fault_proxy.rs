@@ -177,6 +177,7 @@ struct State {
     upstream: String,
     fault: Fault,
     did: Did,
+    struck: usize,
     held: usize,
     under_way: usize,
 }
@@ -189,6 +190,7 @@ impl FaultProxy {
                 upstream: authority(upstream),
                 fault: Fault::of(Mode::Pass),
                 did: Did::default(),
+                struck: 0,
                 held: 0,
                 under_way: 0,
             }),
@@ -249,6 +251,11 @@ impl FaultProxy {
         self.shared.state().did
     }
 
+    /// How many requests it has begun to do something to, other than let them pass.
+    pub fn struck(&self) -> usize {
+        self.shared.state().struck
+    }
+
     /// How many requests are held now; each of them is here whole.
     pub fn held(&self) -> usize {
         self.shared.state().held
@@ -282,18 +289,16 @@ impl Shared {
 
     /// What is to be done to this request.
     fn judge(&self, request: &Request) -> Mode {
-        let fault = &mut self.state().fault;
-        if !(fault.on)(request) {
+        let state = &mut *self.state();
+        let fault = &mut state.fault;
+        if !(fault.on)(request) || fault.left == Some(0) {
             return Mode::Pass;
         }
-        match &mut fault.left {
-            None => fault.mode,
-            Some(0) => Mode::Pass,
-            Some(left) => {
-                *left -= 1;
-                fault.mode
-            }
+        if let Some(left) = &mut fault.left {
+            *left -= 1;
         }
+        state.struck += usize::from(fault.mode != Mode::Pass);
+        fault.mode
     }
 
     async fn connect(&self) -> std::io::Result<Wire> {

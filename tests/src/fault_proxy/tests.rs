@@ -144,6 +144,7 @@ async fn a_false_answer_is_not_forwarded() {
     assert_eq!(scene.arrivals().len(), 1);
     let did = scene.proxy.did();
     assert_eq!((did.false_oks, did.answered_500, did.passed), (1, 1, 1));
+    assert_eq!(scene.proxy.struck(), 2);
 }
 
 #[tokio::test]
