@@ -5,9 +5,24 @@ use std::time::Duration;
 
 use anyhow::ensure;
 
+use audit_schema::EventId;
 use audit_tests::fault_proxy::{Did, Fault, FaultProxy, Mode};
 use audit_tests::process::wait_until;
 use audit_tests::world::World;
+
+/// Publishes events whose insert is held back in the proxy from then on.
+pub(crate) async fn hold_an_insert(
+    world: &World,
+    proxy: &FaultProxy,
+) -> anyhow::Result<Vec<EventId>> {
+    proxy.set(Fault::of(Mode::Hold).times(1));
+    let ids = world.publish_of("somebody", 20).await?;
+    let held = wait_until("an insert to be held back", async || {
+        Ok((proxy.held() == 1).then_some(()))
+    });
+    held.await?;
+    Ok(ids)
+}
 
 /// Puts a proxy between the consumers that are started from now on and ClickHouse.
 pub(crate) fn between(world: &World) -> anyhow::Result<FaultProxy> {
@@ -83,12 +98,7 @@ pub(crate) async fn an_insert_held_back_until_its_owner_is_replaced_does_no_harm
     let mut ids = world.publish(200).await?;
     world.holds_exactly(&ids).await?;
 
-    proxy.set(Fault::of(Mode::Hold).times(1));
-    ids.extend(world.publish_of("somebody", 20).await?);
-    let held = wait_until("an insert to be held back", async || {
-        Ok((proxy.held() == 1).then_some(()))
-    });
-    held.await?;
+    ids.extend(hold_an_insert(&world, &proxy).await?);
     owner.kill()?;
     ids.extend(world.publish_of("somebody", 20).await?);
     let _successor = world.consumer().await?;

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use anyhow::ensure;
 
 use audit_tests::clock::Clock;
-use audit_tests::fault_proxy::{Fault, Mode};
 use audit_tests::process::wait_until;
 use audit_tests::world::World;
 
-use crate::clickhouse_answers::between;
+use crate::clickhouse_answers::{between, hold_an_insert};
 use crate::deaths::own_engine;
 
 const HOUR: i64 = 3600;
@@ -49,12 +48,7 @@ pub(crate) async fn a_clock_of_clickhouse_set_back_under_an_insert_in_doubt_doub
     let mut ids = world.publish(200).await?;
     world.holds_exactly(&ids).await?;
 
-    proxy.set(Fault::of(Mode::Hold).times(1));
-    ids.extend(world.publish_of("somebody", 20).await?);
-    let held = wait_until("an insert to be held back", async || {
-        Ok((proxy.held() == 1).then_some(()))
-    });
-    held.await?;
+    ids.extend(hold_an_insert(&world, &proxy).await?);
     owner.kill()?;
     // By this clock what is held back is in time for another hour.
     clock.show(-HOUR)?;

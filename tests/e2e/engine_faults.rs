@@ -5,12 +5,10 @@ use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 
-use audit_tests::fault_proxy::{Fault, Mode};
-use audit_tests::process::wait_until;
 use audit_tests::server::Server;
 use audit_tests::world::World;
 
-use crate::clickhouse_answers::between;
+use crate::clickhouse_answers::{between, hold_an_insert};
 use crate::deaths::own_engine;
 
 /// What becomes of the consumer whose insert lands.
@@ -69,12 +67,7 @@ async fn harm(
     let mut ids = world.publish_of("somebody", 20).await?;
     world.holds_exactly(&ids).await?;
 
-    proxy.set(Fault::of(Mode::Hold).times(1));
-    ids.extend(world.publish_of("somebody", 20).await?);
-    let held = wait_until("an insert to be held back", async || {
-        Ok((proxy.held() == 1).then_some(()))
-    });
-    held.await?;
+    ids.extend(hold_an_insert(world, &proxy).await?);
     match owner {
         Owner::Dies => consumer.kill()?,
         Owner::StandsStill => consumer.freeze()?,

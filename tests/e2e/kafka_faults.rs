@@ -6,13 +6,12 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
-use audit_tests::fault_proxy::{Fault, Mode};
 use audit_tests::kafka_proxy::KafkaProxy;
 use audit_tests::process::wait_until;
 use audit_tests::server::{Server, free_port};
 use audit_tests::world::World;
 
-use crate::clickhouse_answers::between;
+use crate::clickhouse_answers::{between, hold_an_insert};
 
 /// Three brokers that keep three copies, and write while two are there.
 async fn cluster(world: &World) -> anyhow::Result<Vec<Server>> {
@@ -89,12 +88,7 @@ pub(crate) async fn an_intent_that_lands_after_the_next_one_does_no_harm(
     held.await?;
     world.holds_exactly(&ids).await?;
 
-    inserts.set(Fault::of(Mode::Hold).times(1));
-    ids.extend(world.publish_of("somebody", 10).await?);
-    let held = wait_until("an insert to be held back", async || {
-        Ok((inserts.held() == 1).then_some(()))
-    });
-    held.await?;
+    ids.extend(hold_an_insert(&world, &inserts).await?);
     // Nobody who looks at the commit now knows of the insert, if the broker takes it.
     let answered = commits.deliver()?;
     consumer.kill()?;
