@@ -21,7 +21,7 @@ use crate::schedule::{Kind, Step};
 const LOSE: Duration = Duration::from_secs(2);
 
 /// How much longer the proxy does harm when it has not done any.
-const STRIKE: Duration = Duration::from_secs(4);
+const STRIKE: Duration = Duration::from_secs(8);
 
 /// How long the group may take to be empty after its members were killed.
 const EMPTY: Duration = Duration::from_secs(60);

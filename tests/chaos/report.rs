@@ -211,7 +211,7 @@ fn faults(done: &[Done]) -> Value {
 /// The longest and the median, in seconds; nothing of no times.
 fn spread(mut times: Vec<Duration>) -> Value {
     times.sort_unstable();
-    match (times.last(), times.get(times.len() / 2)) {
+    match (times.last(), times.get(times.len().saturating_sub(1) / 2)) {
         (Some(longest), Some(median)) => {
             json!({ "longest": seconds(*longest), "median": seconds(*median) })
         }

@@ -186,7 +186,9 @@ impl Running {
                     };
                     let event = event("acme", &format!("user-{}", number % 997));
                     let again = number % repeat_every == 0;
-                    receipts.push(published(producer.clone(), event, again));
+                    let now = Instant::now();
+                    let receipt = producer.publish(&event);
+                    receipts.push(async move { (event, again, now, receipt.await) });
                 }
                 Some((event, again, published, answer)) = receipts.next() => {
                     if let Err(PublishError::Broken { .. }) = &answer {
@@ -317,16 +319,6 @@ impl Running {
         }
         Ok(())
     }
-}
-
-async fn published(
-    producer: Producer,
-    event: Event<'static>,
-    again: bool,
-) -> (Event<'static>, bool, Instant, Result<Stored, PublishError>) {
-    let now = Instant::now();
-    let answer = producer.publish(&event).await;
-    (event, again, now, answer)
 }
 
 async fn repeated(
