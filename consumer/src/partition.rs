@@ -418,7 +418,7 @@ impl<O, S> Drop for Partition<O, S> {
     }
 }
 
-/// Waits that grow from 100 ms to 5 s.
+/// Waits that grow from 100 ms to 1 s: a ClickHouse that is back is noticed soon.
 #[derive(Debug, Default)]
 struct Backoff(u32);
 
@@ -426,6 +426,6 @@ impl Backoff {
     async fn wait(&mut self) {
         let wait = Duration::from_millis(100).saturating_mul(2_u32.saturating_pow(self.0));
         self.0 = self.0.saturating_add(1);
-        tokio::time::sleep(wait.min(Duration::from_secs(5))).await;
+        tokio::time::sleep(wait.min(Duration::from_secs(1))).await;
     }
 }

@@ -146,6 +146,8 @@ impl Topic {
         let mut settings = ClientConfig::new();
         settings.set("bootstrap.servers", &self.config.kafka.brokers);
         settings.set("client.id", "audit-consumer");
+        // A broker that is back is noticed soon; the default grows to 10 s.
+        settings.set("reconnect.backoff.max.ms", "1000");
         for (name, value) in self.config.kafka.properties.iter() {
             settings.set(name, value);
         }

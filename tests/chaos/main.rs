@@ -29,7 +29,7 @@ use field::Field;
 use flow::PARTITIONS;
 use harm::Moment;
 use report::{Done, Shown};
-use schedule::{Step, schedule};
+use schedule::{Step, apart, schedule};
 use traffic::Traffic;
 
 /// How long events are published after the last harm, to see them flow again.
@@ -76,6 +76,9 @@ struct Arguments {
     /// How many events are published a second.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=20_000))]
     rate: u64,
+    /// Do one harm after the other, so many seconds apart, to see how long recovery takes from each.
+    #[arg(long, value_name = "SECONDS")]
+    apart: Option<u64>,
     /// Print the schedule and do nothing.
     #[arg(long)]
     schedule: bool,
@@ -95,7 +98,10 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let length = Duration::try_from_secs_f64(arguments.minutes * 60.0).context("--minutes")?;
-    let steps = schedule(arguments.seed, length);
+    let steps = match arguments.apart {
+        None => schedule(arguments.seed, length),
+        Some(gap) => apart(arguments.seed, length, Duration::from_secs(gap)),
+    };
     eprintln!("seed {}, {} steps:", arguments.seed, steps.len());
     for step in &steps {
         eprintln!("{step}");

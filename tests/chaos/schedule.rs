@@ -128,6 +128,22 @@ pub(crate) fn schedule(seed: u64, length: Duration) -> Vec<Step> {
     }
 }
 
+/// The same harm one after the other, each `gap` after the one before is lifted: it shows how long
+/// recovery takes from each kind alone.
+pub(crate) fn apart(seed: u64, length: Duration, gap: Duration) -> Vec<Step> {
+    // However closely it follows there: this is more than what fits.
+    let steps = schedule(seed, length * 4).into_iter();
+    let mut at = QUIET;
+    let timed = steps.map(|step| {
+        let step = Step { at, ..step };
+        at += step.lasts() + gap;
+        step
+    });
+    timed
+        .take_while(|step| step.at + step.lasts() <= length)
+        .collect()
+}
+
 /// When the things that a step needs are free.
 fn used(step: Step, free: &mut [Duration; 6]) -> impl Iterator<Item = &mut Duration> {
     let needs = step.needs();
@@ -324,6 +340,17 @@ mod tests {
     fn a_longer_run_begins_like_a_shorter_one() {
         let (short, long) = (schedule(7, 3 * MINUTE), schedule(7, 60 * MINUTE));
         assert!(long.starts_with(&short) && long.len() > 10 * short.len());
+    }
+
+    #[test]
+    fn harm_that_is_kept_apart_is_over_before_the_next() {
+        let gap = Duration::from_secs(15);
+        let steps = apart(3, 10 * MINUTE, gap);
+        for pair in steps.windows(2) {
+            assert_eq!(pair[0].at + pair[0].lasts() + gap, pair[1].at);
+        }
+        let last = steps.last().unwrap();
+        assert!(last.at + last.lasts() <= 10 * MINUTE && steps.len() > 20);
     }
 
     /// The one that `make test` runs.
