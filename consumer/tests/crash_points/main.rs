@@ -12,6 +12,7 @@
 )]
 
 mod guards;
+mod model;
 mod one_owner;
 mod schedule;
 mod two_owners;

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use audit_consumer::batch::{EventKey, PartitionId, Table};
+use audit_consumer::batch::{EventKey, PartitionId};
 use audit_consumer::error::{InsertError, PartitionError, ReadError};
 use audit_consumer::offsets::{Bounds, Commit, Declared, Offsets};
 use audit_consumer::recovery::LATE_LIMIT;
@@ -15,6 +15,7 @@ use clickhouse::error::Error;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::model::{Copy, Model, Underway};
 use crate::schedule::{Fault, Frozen, Replaced, Schedule, Without};
 
 pub(crate) const ID: PartitionId = PartitionId {
@@ -24,114 +25,6 @@ pub(crate) const ID: PartitionId = PartitionId {
 
 /// How many records the log holds. Every fourth is no event.
 pub(crate) const END: u64 = 8;
-
-/// An insert on its way, or being stored.
-#[derive(Debug, Clone)]
-struct Underway {
-    table: Table,
-    offsets: Vec<u64>,
-    token: String,
-    /// The time of ClickHouse's that it carries.
-    clock: Millis,
-    /// When it is all there.
-    arrives: Instant,
-    /// When it is stored, once it is let in.
-    stored: Instant,
-    let_in: bool,
-}
-
-/// A copy of a commit that the broker has not seen yet.
-#[derive(Debug, Clone, Copy)]
-struct Copy {
-    life: usize,
-    commit: Commit,
-}
-
-#[derive(Debug)]
-pub(crate) struct Model {
-    schedule: Schedule,
-    began: Instant,
-    /// Steps taken, by member.
-    pub(crate) steps: [usize; 2],
-    pub(crate) rows: Vec<u64>,
-    tokens: HashSet<(Table, String)>,
-    underway: Vec<Underway>,
-    /// How far ClickHouse's clock was moved, in milliseconds.
-    clock_moved: i64,
-    commit: Option<Commit>,
-    copy: Option<Copy>,
-    settled: Option<u64>,
-    /// Who has the partition: an index of `steps`.
-    owner: usize,
-    /// The owner's membership.
-    life: usize,
-}
-
-impl Model {
-    fn clock(&self, at: Instant) -> Millis {
-        let elapsed = i64::try_from(at.duration_since(self.began).as_millis()).unwrap();
-        Millis(1_700_000_000_000 + elapsed + self.clock_moved)
-    }
-
-    fn without(&self, guard: Without) -> bool {
-        self.schedule.without == Some(guard)
-    }
-
-    /// Lets arrive and be stored what has been on its way long enough.
-    pub(crate) fn catch_up(&mut self) {
-        let now = Instant::now();
-        let mut underway = std::mem::take(&mut self.underway);
-        underway.retain_mut(|insert| {
-            if insert.arrives > now {
-                return true;
-            }
-            if !insert.let_in {
-                if self.is_late(insert, insert.arrives) {
-                    return false;
-                }
-                insert.let_in = true;
-            }
-            if insert.stored > now {
-                return true;
-            }
-            self.store(insert);
-            false
-        });
-        self.underway = underway;
-    }
-
-    /// Whether the server refuses an insert that arrives now.
-    fn is_late(&self, insert: &Underway, now: Instant) -> bool {
-        self.clock(now) > insert.clock.later_by(LATE_LIMIT) && !self.without(Without::LateLimit)
-    }
-
-    /// Stores an insert that was let in, if its token is new.
-    fn store(&mut self, insert: &Underway) {
-        let fresh = self.tokens.insert((insert.table, insert.token.clone()));
-        if fresh || self.without(Without::Tokens) {
-            self.rows.extend(&insert.offsets);
-        }
-    }
-
-    /// ClickHouse dies, and what is inside it: what has arrived and is not stored.
-    fn clickhouse_dies(&mut self) {
-        let now = Instant::now();
-        self.underway.retain(|insert| insert.arrives > now);
-    }
-
-    /// The broker takes a commit; a copy that is still on its way comes behind it.
-    fn take(&mut self, commit: Commit) {
-        self.commit = Some(commit);
-        if let Some(copy) = self.copy.take_if(|copy| copy.life == self.life) {
-            self.commit = Some(copy.commit);
-        }
-    }
-
-    fn present(&self, range: OffsetRange) -> Vec<u64> {
-        let rows = self.rows.iter().copied();
-        rows.filter(|row| range.contains(*row)).collect()
-    }
-}
 
 /// The model as one process sees it.
 #[derive(Debug, Clone)]
