@@ -147,7 +147,7 @@ impl Stand {
     /// Registers a life of the topic.
     pub(crate) async fn register(&self, incarnation: u32, partitions: u32) {
         let sql = format!(
-            "INSERT INTO audit_sources SELECT 'audit.events.v1', {incarnation}, {partitions}, now64(3)"
+            "INSERT INTO audit_sources SELECT 'audit.events.v1', {incarnation}, {partitions}, [], now64(3)"
         );
         self.client.query_raw(&sql).execute().await.unwrap();
     }
