@@ -2,16 +2,16 @@
 
 use std::time::{Duration, Instant};
 
+use audit_schema::OffsetRange;
 use audit_schema::row::Millis;
-use audit_schema::{OffsetRange, wire};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Headers};
-use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-use crate::batch::{Batch, NotNext, PartitionId, Record};
+use crate::batch::{Batch, NotNext, PartitionId};
 use crate::config;
-use crate::topic::look_from;
+use crate::source::record;
+use crate::topic::{lone_reader, look_from};
 
 /// How long Kafka may take for the next record.
 const ANSWER: Duration = Duration::from_secs(15);
@@ -45,14 +45,7 @@ impl Reader {
         topic: &str,
         id: PartitionId,
     ) -> Result<Self, KafkaError> {
-        let consumer = settings
-            .clone()
-            .set("group.id", "audit-consumer-look")
-            .set("enable.auto.commit", "false")
-            .set("auto.offset.reset", "error")
-            .set("enable.partition.eof", "true")
-            .set("isolation.level", "read_uncommitted")
-            .create()?;
+        let consumer = lone_reader(&settings)?;
         Ok(Self {
             settings,
             topic: topic.to_owned(),
@@ -86,7 +79,10 @@ impl Reader {
                     let code = RDKafkaErrorCode::OperationTimedOut;
                     return Err(KafkaError::MessageConsumption(code));
                 }
-                Some(Ok(message)) => (offset(message), time(message)),
+                Some(Ok(message)) => {
+                    let record = record(message);
+                    (record.offset, record.logged_at)
+                }
                 Some(Err(KafkaError::PartitionEOF(_))) => (span.end(), chrono::Utc::now().into()),
                 Some(Err(error)) => return Err(error.clone()),
             };
@@ -173,30 +169,6 @@ fn pieces(gap: OffsetRange, missing: &[OffsetRange]) -> Vec<OffsetRange> {
         .zip(ends)
         .filter_map(|(first, end)| OffsetRange::until(*first, *end))
         .collect()
-}
-
-fn offset(message: &BorrowedMessage<'_>) -> u64 {
-    u64::try_from(message.offset()).unwrap_or(u64::MAX)
-}
-
-fn time(message: &BorrowedMessage<'_>) -> Millis {
-    Millis(message.timestamp().to_millis().unwrap_or(0))
-}
-
-/// A record as a batch takes it.
-fn record<'a>(message: &'a BorrowedMessage<'_>) -> Record<'a> {
-    let header = |name: &str| {
-        let headers = message.headers()?;
-        headers.iter().find(|header| header.key == name)
-    };
-    Record {
-        offset: offset(message),
-        logged_at: time(message),
-        key: message.key().unwrap_or_default(),
-        value: message.payload().unwrap_or_default(),
-        version: header(wire::VERSION_HEADER).map(|header| header.value.unwrap_or_default()),
-        maybe_delivered: header(wire::MAYBE_DELIVERED_HEADER).is_some(),
-    }
 }
 
 #[cfg(test)]

@@ -207,24 +207,13 @@ impl Source {
         else {
             return;
         };
-        let offset = u64::try_from(message.offset()).unwrap_or(u64::MAX);
+        let offset = offset(message);
         // What was fetched before a seek, or is not wanted any more.
         if reading.seek || reading.closed || stopping || offset < reading.batch.next_offset() {
             reading.seek |= reading.closed || stopping;
             return;
         }
-        let header = |name: &str| {
-            let headers = message.headers()?;
-            headers.iter().find(|header| header.key == name)
-        };
-        let record = Record {
-            offset,
-            logged_at: Millis(message.timestamp().to_millis().unwrap_or(0)),
-            key: message.key().unwrap_or_default(),
-            value: message.payload().unwrap_or_default(),
-            version: header(wire::VERSION_HEADER).map(|header| header.value.unwrap_or_default()),
-            maybe_delivered: header(wire::MAYBE_DELIVERED_HEADER).is_some(),
-        };
+        let record = record(message);
         match reading.batch.push(&record) {
             Ok(()) => {}
             Err(NotNext::OtherMonth) => {
@@ -429,6 +418,27 @@ impl Source {
                 .send(Event::Unreadable { partition, error })
                 .ok();
         }
+    }
+}
+
+/// The offset of a record.
+pub(crate) fn offset(message: &BorrowedMessage<'_>) -> u64 {
+    u64::try_from(message.offset()).unwrap_or(u64::MAX)
+}
+
+/// A record as a batch takes it.
+pub(crate) fn record<'a>(message: &'a BorrowedMessage<'_>) -> Record<'a> {
+    let header = |name: &str| {
+        let headers = message.headers()?;
+        headers.iter().find(|header| header.key == name)
+    };
+    Record {
+        offset: offset(message),
+        logged_at: Millis(message.timestamp().to_millis().unwrap_or(0)),
+        key: message.key().unwrap_or_default(),
+        value: message.payload().unwrap_or_default(),
+        version: header(wire::VERSION_HEADER).map(|header| header.value.unwrap_or_default()),
+        maybe_delivered: header(wire::MAYBE_DELIVERED_HEADER).is_some(),
     }
 }
 

@@ -305,6 +305,18 @@ pub(crate) struct Look {
     pub(crate) first: Option<(u64, Millis)>,
 }
 
+/// A client that reads what it is told to: it commits nothing and joins no group.
+pub(crate) fn lone_reader(settings: &ClientConfig) -> Result<BaseConsumer, KafkaError> {
+    settings
+        .clone()
+        .set("group.id", "audit-consumer-look")
+        .set("enable.auto.commit", "false")
+        .set("auto.offset.reset", "error")
+        .set("enable.partition.eof", "true")
+        .set("isolation.level", "read_uncommitted")
+        .create()
+}
+
 /// Reads from an offset with a reader of its own, which commits nothing and belongs to no group.
 /// Blocks for as long as the broker takes, at most twice [`ANSWER`].
 pub(crate) fn look_from(
@@ -313,14 +325,7 @@ pub(crate) fn look_from(
     partition: u32,
     offset: u64,
 ) -> Result<Look, KafkaError> {
-    let consumer: BaseConsumer = settings
-        .clone()
-        .set("group.id", "audit-consumer-look")
-        .set("enable.auto.commit", "false")
-        .set("auto.offset.reset", "error")
-        .set("enable.partition.eof", "true")
-        .set("isolation.level", "read_uncommitted")
-        .create()?;
+    let consumer = lone_reader(settings)?;
     let partition = i32::try_from(partition).unwrap_or(i32::MAX);
     let (start, end) = consumer.fetch_watermarks(topic, partition, ANSWER)?;
     let mut look = Look {
