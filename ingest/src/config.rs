@@ -6,7 +6,7 @@ use std::time::Duration;
 use audit_producer::ProducerConfig;
 use audit_schema::wire::MAX_EVENT_BYTES;
 use audit_service::admin::Admin;
-use audit_service::config::{self, ConfigError, Properties, Validate};
+use audit_service::config::{self, ConfigError, Validate};
 use audit_service::http::Http;
 use audit_service::telemetry::Telemetry;
 use serde::Deserialize;
@@ -23,8 +23,8 @@ pub struct Config {
     pub telemetry: Telemetry,
     /// API keys.
     pub keys: KeyFile,
-    /// Where events go.
-    pub kafka: Kafka,
+    /// Where events go, and where they wait.
+    pub kafka: ProducerConfig,
     /// What an answer waits for.
     pub confirm: Confirm,
     /// How the service stops.
@@ -37,22 +37,6 @@ pub struct Config {
 pub struct KeyFile {
     /// The file they are in.
     pub file: PathBuf,
-}
-
-/// Where events go. The fields are those of [`ProducerConfig`].
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "said by ProducerConfig and config.toml")]
-pub struct Kafka {
-    pub brokers: String,
-    pub topic: String,
-    pub max_buffered_events: u32,
-    pub max_buffered_bytes: u64,
-    #[serde(with = "humantime_serde")]
-    pub linger: Duration,
-    #[serde(with = "humantime_serde")]
-    pub delivery_timeout: Duration,
-    pub properties: Properties,
 }
 
 /// What an answer waits for.
@@ -83,25 +67,6 @@ impl Config {
     }
 }
 
-impl Kafka {
-    /// The same settings in the producer's words.
-    pub fn producer_config(&self) -> ProducerConfig {
-        ProducerConfig {
-            brokers: self.brokers.clone(),
-            topic: self.topic.clone(),
-            max_buffered_events: self.max_buffered_events,
-            max_buffered_bytes: self.max_buffered_bytes,
-            linger: self.linger,
-            delivery_timeout: self.delivery_timeout,
-            properties: self
-                .properties
-                .iter()
-                .map(|(name, value)| (name, value.to_owned()))
-                .collect(),
-        }
-    }
-}
-
 impl Validate for Config {
     fn complaints(&self) -> Vec<String> {
         let mut complaints = self.http.complaints();
@@ -118,6 +83,18 @@ impl Validate for Config {
         if self.kafka.brokers.is_empty() || self.kafka.topic.is_empty() {
             complaints.push("kafka.brokers and kafka.topic must not be empty".to_owned());
         }
+        match &self.kafka.spool {
+            None => complaints.push("kafka.spool is needed: an answer means durable".to_owned()),
+            Some(spool) => {
+                if spool.folder.as_os_str().is_empty() {
+                    complaints.push("kafka.spool.folder must not be empty".to_owned());
+                }
+                if spool.after >= self.confirm.timeout {
+                    let range = "kafka.spool.after must be below confirm.timeout";
+                    complaints.push(range.to_owned());
+                }
+            }
+        }
         complaints
     }
 }
@@ -125,12 +102,16 @@ impl Validate for Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use audit_producer::SpoolConfig;
 
     #[test]
     fn the_compiled_in_defaults_are_those_of_the_producer_and_are_valid() {
         let config = Config::load(None).unwrap();
-        let ours = format!("{:?}", config.kafka.producer_config());
-        assert_eq!(ours, format!("{:?}", ProducerConfig::default()));
+        let expected = ProducerConfig {
+            spool: Some(SpoolConfig::at("audit-spool")),
+            ..ProducerConfig::default()
+        };
+        assert_eq!(format!("{:?}", config.kafka), format!("{expected:?}"));
     }
 
     #[test]

@@ -2,13 +2,15 @@
 
 mod config;
 mod confirm;
+mod drain;
 mod events;
 mod metrics;
 mod routes;
 mod run;
 mod track;
 
-pub use config::{Config, Confirm, Kafka, KeyFile, Shutdown};
+pub use config::{Config, Confirm, KeyFile, Shutdown};
+pub use drain::{DrainError, drain};
 pub use metrics::describe;
 pub use routes::{Ingest, router};
 pub use run::{RunError, run};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use audit_ingest::{Config, run};
+use audit_ingest::{Config, drain, run};
 use audit_schema::ProjectId;
 use audit_service::keys::{Scope, create_key};
 use audit_service::{tasks, telemetry};
@@ -31,6 +31,18 @@ enum Command {
         /// A TOML file that overrides defaults.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+    },
+    /// Sends what an instance left in its spool to Kafka, and ends when the spool is empty.
+    ///
+    /// For an instance that will not come back: one that is started again does so itself. Each
+    /// event is stored once, also if Kafka had it already.
+    Drain {
+        /// A TOML file that overrides defaults, as for `run`.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// The folder of the spool; without it, that of the configuration.
+        #[arg(long, value_name = "FOLDER")]
+        spool: Option<PathBuf>,
     },
     /// Manages API keys.
     Keys {
@@ -71,13 +83,23 @@ async fn main() -> anyhow::Result<ExitCode> {
             let config = Config::load(config.as_deref())?;
             let metrics = telemetry::init(&config.telemetry).context("telemetry")?;
             let ended = tasks::until_signal(|shutdown| run(config, metrics, shutdown)).await;
-            Ok(match ended.map_err(anyhow::Error::new) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => {
-                    tracing::error!(error = format!("{error:#}"), "ended badly");
-                    ExitCode::FAILURE
-                }
-            })
+            Ok(exit_code(ended.map_err(anyhow::Error::new)))
+        }
+        Command::Drain { config, spool } => {
+            let config = Config::load(config.as_deref())?;
+            telemetry::init(&config.telemetry).context("telemetry")?;
+            let configured = config.kafka.spool.as_ref().map(|spool| &spool.folder);
+            let folder = spool.or(configured.cloned()).unwrap_or_default();
+            let draining = async |shutdown| {
+                drain(config, &folder, shutdown).await.map(|events| {
+                    println!(
+                        "{events} events of the spool {} are in Kafka",
+                        folder.display()
+                    );
+                })
+            };
+            let ended = tasks::until_signal(draining).await;
+            Ok(exit_code(ended.map_err(anyhow::Error::new)))
         }
         Command::Keys {
             command: KeysCommand::Create(new),
@@ -85,6 +107,16 @@ async fn main() -> anyhow::Result<ExitCode> {
             let key = create_key(&new.file, &new.project, &new.name, &new.scopes)?;
             println!("{key}");
             Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn exit_code(ended: anyhow::Result<()>) -> ExitCode {
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "ended badly");
+            ExitCode::FAILURE
         }
     }
 }

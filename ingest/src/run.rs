@@ -1,8 +1,9 @@
 //! The service: the API, the admin port, the producer, and how they stop.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
-use audit_producer::{CheckError, CreateError, Producer};
+use audit_producer::{CreateError, Producer};
 use audit_service::admin::{self, Readiness};
 use audit_service::keys::{ApiKeys, KeysError};
 use audit_service::tasks::TasksError;
@@ -29,11 +30,11 @@ pub enum RunError {
     /// A part of the service failed.
     #[error(transparent)]
     Tasks(#[from] TasksError),
-    /// Kafka did not take all events in time.
-    #[error("{events} events did not reach kafka before the end")]
-    LeftBehind {
+    /// Neither Kafka nor the spool took all events.
+    #[error("{events} events reached neither kafka nor the spool before the end")]
+    GivenUp {
         /// How many.
-        events: usize,
+        events: u64,
     },
 }
 
@@ -47,7 +48,7 @@ pub async fn run(
     crate::metrics::describe();
     audit_producer::describe();
     let keys = ApiKeys::open(&config.keys.file)?;
-    let producer = Producer::new(&config.kafka.producer_config())?;
+    let producer = Producer::new(&config.kafka)?;
     let readiness = Readiness::new(shutdown.clone());
 
     let mut tasks = Tasks::new(shutdown.clone());
@@ -70,33 +71,36 @@ pub async fn run(
     });
 
     let ended = tasks.join(config.shutdown.requests).await;
-    let events = producer.close(config.shutdown.events).await;
+    let left = producer.close(config.shutdown.events).await;
     ended?;
-    if events > 0 {
-        return Err(RunError::LeftBehind { events });
+    if left.given_up > 0 {
+        return Err(RunError::GivenUp {
+            events: left.given_up,
+        });
     }
-    tracing::info!("stopped");
+    tracing::info!(spooled = left.spooled, "stopped");
     Ok(())
 }
 
-/// Ready once Kafka has named the topic's partitions, and from then on: while Kafka is away,
-/// events wait in memory, which is more than a load balancer without a server could do for them.
-/// Ends only if the producer is broken; the process is then to be started anew.
-async fn check(producer: Producer, readiness: Readiness) -> Result<(), CheckError> {
+/// Ready as long as events can be taken and become durable: Kafka may be away, the spool may not
+/// be full. A login, right or topic that is wrong from the start is another matter: only a person
+/// can mend it, so the instance does not become ready before it was right once.
+async fn check(producer: Producer, readiness: Readiness) -> Result<(), Infallible> {
     let mut ticks = tokio::time::interval(CHECK_EVERY);
-    let mut seen = false;
+    let mut was_right = false;
     loop {
         ticks.tick().await;
-        let producer = producer.clone();
-        let checked = tokio::task::spawn_blocking(move || producer.check(CHECK_EVERY)).await;
+        let asked = producer.clone();
+        let checked = tokio::task::spawn_blocking(move || asked.check(CHECK_EVERY)).await;
+        was_right |= matches!(checked, Ok(Ok(())));
         match checked {
-            Ok(Ok(())) => {
-                seen = true;
-                readiness.set_ready();
+            _ if producer.is_full() => {
+                readiness.set_unready("events are refused: memory or the spool is full".to_owned());
             }
-            Ok(Err(broken @ CheckError::Broken(_))) => return Err(broken),
-            Ok(Err(away)) if !seen => readiness.set_unready(away.to_string()),
-            Ok(Err(_)) | Err(_) => {}
+            Ok(Err(wrong)) if wrong.is_misconfigured() && !was_right => {
+                readiness.set_unready(wrong.to_string());
+            }
+            _ => readiness.set_ready(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use audit_ingest::{Ingest, router};
-use audit_producer::{Producer, ProducerConfig};
+use audit_producer::{Producer, ProducerConfig, SpoolConfig};
 use audit_service::http::{Http, finish};
 use audit_service::keys::{ApiKeys, NewKey, Scope, add_key};
 use axum::Router;
@@ -295,7 +295,34 @@ async fn there_are_no_signing_keys() {
 }
 
 #[tokio::test]
-async fn what_kafka_does_not_confirm_in_time_is_unavailable() {
+async fn while_kafka_is_away_an_answer_means_that_the_event_is_in_the_spool() {
+    let folder = tempfile::tempdir().unwrap();
+    let away = ProducerConfig {
+        brokers: nobody(),
+        spool: Some(SpoolConfig {
+            after: Duration::from_millis(1),
+            ..SpoolConfig::at(folder.path())
+        }),
+        ..ProducerConfig::default()
+    };
+    let producer = Producer::new(&away).unwrap();
+    let app = app(producer.clone(), Duration::from_secs(30));
+    for (path, body) in [
+        ("/events/track", json!({"eventType": "t"})),
+        (
+            "/v1/events",
+            json!([{"eventType": "t"}, {"eventType": "t"}]),
+        ),
+    ] {
+        let (status, _, _) = send(app.clone(), to(path, body.to_string())).await;
+        assert_eq!(status, StatusCode::OK);
+    }
+    let left = producer.close(Duration::ZERO).await;
+    assert_eq!((left.spooled, left.given_up), (3, 0));
+}
+
+#[tokio::test]
+async fn what_is_not_durable_in_time_is_unavailable() {
     let away = ProducerConfig {
         brokers: nobody(),
         ..ProducerConfig::default()

@@ -7,7 +7,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use audit_producer::{Producer, ProducerConfig};
+use audit_producer::{Producer, ProducerConfig, Published};
 use audit_schema::{Actor, Event, EventData, EventType, Outcome};
 
 #[tokio::main]
@@ -27,8 +27,6 @@ async fn sign_in() -> Result<(), Box<dyn std::error::Error>> {
         .unwrap_or_else(|| "127.0.0.1:9092".to_owned());
     let config = ProducerConfig {
         brokers: brokers.clone(),
-        // An example does not wait for five minutes.
-        delivery_timeout: Duration::from_secs(10),
         ..ProducerConfig::default()
     };
     let producer = Producer::new(&config)?;
@@ -52,13 +50,15 @@ async fn sign_in() -> Result<(), Box<dyn std::error::Error>> {
     // Your sign-in goes on here, with or without the receipt.
     let receipt = producer.publish(&event);
     println!("published  {} {}", event.event_type, event.id);
-    let stored = receipt.await?;
-    println!(
-        "stored     {} partition {} offset {}",
-        config.topic, stored.partition, stored.offset
-    );
+    match receipt.await? {
+        Published::Stored(at) => println!(
+            "stored     {} partition {} offset {}",
+            config.topic, at.partition, at.offset
+        ),
+        Published::Spooled => println!("spooled    until kafka takes events"),
+    }
 
     let left = producer.close(Duration::from_secs(5)).await;
-    println!("closed     {left} events left behind");
+    println!("closed     {} events given up", left.given_up);
     Ok(())
 }

@@ -1,196 +1,453 @@
-//! From a published event to its receipt.
+//! The thread that owns Kafka's client, the lane and its spool.
 //!
-//! Every event that librdkafka took carries a [`Delivery`], and librdkafka gives it back exactly
-//! once: confirmed, failed, timed out or purged. So every receipt resolves, and the number of
-//! events under way is exact.
+//! One thread, so that order needs no locks and no caller ever waits for a disk or a broker. A
+//! round takes what was published, writes what has to be on disk, gives the client what is next,
+//! and hears what became of the rest; a round in which nothing is under way sleeps until an
+//! event comes.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
-use std::time::Instant;
+use std::io;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use rdkafka::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::Message;
-use rdkafka::producer::{DeliveryResult, ProducerContext};
+use audit_schema::{EventId, wire};
+use chrono::Utc;
 use tokio::sync::{Notify, oneshot};
 
-use crate::error::PublishError;
+use crate::client::{Client, NotTaken};
+use crate::config::ProducerConfig;
+use crate::durability::Durability;
+use crate::error::{CheckError, Refused};
+use crate::lane::{Lane, Pending, Record};
+use crate::lost::{Losses, Note};
 use crate::metrics;
+use crate::occupancy::Occupancy;
+use crate::producer::LeftBehind;
+use crate::receipt::Answer;
+use crate::trouble::Trouble;
 
-/// Where Kafka stored an event.
+/// How long a round listens to the client.
+const ROUND: Duration = Duration::from_millis(1);
+/// How long the thread sleeps while nothing is under way, before it listens to the client.
+const IDLE: Duration = Duration::from_millis(50);
+/// Most events taken in one round, and so most written at once.
+const MAX_TAKEN: usize = 4_096;
+/// How long to wait before the first new client, and most before another.
+const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// How long Kafka may confirm nothing before it is asked whether it answers at all.
+const SILENCE: Duration = Duration::from_secs(60);
+/// How often figures are set, losses noted and a broken client looked for.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often losses are reported at most.
+const REPORT: Duration = Duration::from_secs(10);
+
+/// What the thread shares with the producer's handles.
+pub(crate) struct Shared {
+    pub(crate) occupancy: Arc<Occupancy>,
+    pub(crate) losses: Mutex<Losses>,
+    pub(crate) trouble: Arc<Trouble>,
+    /// The client of the moment.
+    pub(crate) client: Mutex<Client>,
+    /// Told when nothing is under way.
+    pub(crate) settled: Notify,
+    /// Asks the thread to end.
+    pub(crate) stop: Mutex<Option<oneshot::Sender<LeftBehind>>>,
+}
+
+/// Locks what no thread holds for longer than a few instructions.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How much of what was published a round took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stored {
-    /// The partition; from 0.
-    pub partition: i32,
-    /// The offset in it; from 0.
-    pub offset: i64,
+enum Taken {
+    /// More waits.
+    Some,
+    /// All there was.
+    All,
+    /// All there will be: nobody can publish any more.
+    Last,
 }
 
-/// The promise that one published event is durable.
-///
-/// It resolves when all in-sync replicas have the event, or when that is no longer to be expected.
-/// It may be dropped: the event travels on.
-#[derive(Debug)]
-pub struct Receipt(State);
-
-#[derive(Debug)]
-enum State {
-    Refused(PublishError),
-    UnderWay(oneshot::Receiver<Result<Stored, PublishError>>),
-}
-
-impl Receipt {
-    pub(crate) fn refused(error: PublishError) -> Self {
-        Self(State::Refused(error))
-    }
-
-    /// A receipt, and what resolves it.
-    pub(crate) fn under_way() -> (Self, Box<Delivery>) {
-        let (answer, receiver) = oneshot::channel();
-        let delivery = Delivery {
-            answer,
-            published: Instant::now(),
-        };
-        (Self(State::UnderWay(receiver)), Box::new(delivery))
-    }
-}
-
-impl Future for Receipt {
-    type Output = Result<Stored, PublishError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.0 {
-            State::Refused(error) => Poll::Ready(Err(error.clone())),
-            State::UnderWay(receiver) => Pin::new(receiver).poll(cx).map(|answer| {
-                // The sender is lost only with the whole client.
-                answer.unwrap_or(Err(PublishError::Closed))
-            }),
-        }
-    }
-}
-
-/// What an event under way carries.
-#[derive(Debug)]
+/// See the [module](self).
 pub(crate) struct Delivery {
-    answer: oneshot::Sender<Result<Stored, PublishError>>,
-    published: Instant,
+    config: ProducerConfig,
+    shared: Arc<Shared>,
+    queue: Receiver<Box<Pending>>,
+    lane: Lane,
+    client: Client,
+    /// When a client that was replaced may send, and how long the next one waits.
+    resume_at: Option<Instant>,
+    back_off: Duration,
+    /// When Kafka last confirmed something, or was last known to have nothing to confirm.
+    heard: Instant,
+    looked: Instant,
+    /// How many entries may be read back from disk now; grows with time.
+    allowance: Allowance,
+    reports: Vec<(EventId, oneshot::Receiver<Answer>)>,
+    reported: Option<Instant>,
+    spool_failed: bool,
 }
 
-/// Receives librdkafka's reports.
-#[derive(Default)]
-pub(crate) struct Deliveries {
-    under_way: AtomicUsize,
-    none_under_way: Notify,
-    failing: AtomicBool,
-}
-
-impl Deliveries {
-    /// Counts an event in; whoever calls this sees to it that [`left`](Self::left) follows.
-    pub(crate) fn entered(&self) {
-        self.under_way.fetch_add(1, Ordering::SeqCst);
-        metrics::buffered().increment(1);
-    }
-
-    /// Counts an event out.
-    pub(crate) fn left(&self) {
-        metrics::buffered().decrement(1);
-        if self.under_way.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.none_under_way.notify_waiters();
+impl Delivery {
+    pub(crate) fn new(
+        config: ProducerConfig,
+        shared: Arc<Shared>,
+        queue: Receiver<Box<Pending>>,
+        lane: Lane,
+    ) -> Self {
+        let now = Instant::now();
+        let rate = config.spool.as_ref().map_or(1, |spool| spool.drain_rate);
+        let client = lock(&shared.client).clone();
+        Self {
+            client,
+            config,
+            shared,
+            queue,
+            lane,
+            resume_at: None,
+            back_off: BACK_OFF.0,
+            heard: now,
+            looked: now,
+            allowance: Allowance::new(rate, now),
+            reports: Vec::new(),
+            reported: None,
+            spool_failed: false,
         }
     }
 
-    /// How many events are under way.
-    pub(crate) fn under_way(&self) -> usize {
-        self.under_way.load(Ordering::SeqCst)
-    }
-
-    /// Waits until no event is under way.
-    pub(crate) async fn settled(&self) {
-        let mut notified = std::pin::pin!(self.none_under_way.notified());
+    /// Delivers until the last handle is gone or the producer is closed.
+    pub(crate) fn run(mut self) {
+        let inherited = lock(&self.shared.losses).inherited();
+        self.publish_reports(&inherited, true);
         loop {
-            notified.as_mut().enable();
-            if self.under_way() == 0 {
+            let taken = self.take();
+            let now = Instant::now();
+            self.lane.tick(now);
+            self.commit(now);
+            self.read_back(now);
+            self.send(now);
+            self.listen(now, taken);
+            self.look(now);
+            let stop = lock(&self.shared.stop).take();
+            if stop.is_some() || taken == Taken::Last {
+                let left = self.end();
+                if let Some(stop) = stop {
+                    // Whoever closed the producer may have stopped waiting.
+                    stop.send(left).ok();
+                }
                 return;
             }
-            notified.as_mut().await;
-            notified.set(self.none_under_way.notified());
         }
     }
 
-    /// Where every event ends that is not stored, refused or undelivered. The first of a row is
-    /// logged; all are counted.
-    pub(crate) fn not_stored(&self, error: &PublishError) {
-        metrics::ended(error.outcome());
-        let of_kafka = !matches!(error, PublishError::TooLarge(_) | PublishError::Closed);
-        if of_kafka && !self.failing.swap(true, Ordering::Relaxed) {
-            tracing::error!(%error, "events do not reach kafka");
-        }
-    }
-
-    fn stored(&self, published: Instant) {
-        metrics::stored(published.elapsed());
-        if self.failing.swap(false, Ordering::Relaxed) {
-            tracing::info!("events reach kafka again");
-        }
-    }
-}
-
-/// What a failure reported by librdkafka means for the caller.
-pub(crate) fn publish_error(error: &KafkaError) -> PublishError {
-    let code = error.rdkafka_error_code();
-    let reason = code.map_or_else(|| error.to_string(), |code| code.to_string());
-    match code {
-        Some(RDKafkaErrorCode::QueueFull) => PublishError::BufferFull,
-        Some(RDKafkaErrorCode::Fatal) => PublishError::Broken { reason },
-        _ => PublishError::Undelivered { reason },
-    }
-}
-
-impl ClientContext for Deliveries {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        match level {
-            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
-                tracing::debug!(facility, "librdkafka: {message}");
-            }
-            // A broker that has just started does not know its producers yet; it is asked again.
-            _ if facility == "GETPID" => tracing::debug!(facility, "librdkafka: {message}"),
-            _ => tracing::warn!(facility, "librdkafka: {message}"),
-        }
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
-            tracing::error!(reason, "the kafka producer is broken");
+    /// Takes what was published; sleeps if there is nothing to do.
+    fn take(&mut self) -> Taken {
+        let mut next = if self.lane.is_empty() {
+            self.queue.recv_timeout(IDLE).map_err(|error| match error {
+                RecvTimeoutError::Timeout => TryRecvError::Empty,
+                RecvTimeoutError::Disconnected => TryRecvError::Disconnected,
+            })
         } else {
-            // librdkafka logs these too.
-            tracing::debug!(%error, reason, "librdkafka reports an error");
+            self.queue.try_recv()
+        };
+        let now = Instant::now();
+        for _ in 1..MAX_TAKEN {
+            match next {
+                Ok(pending) => self.lane.accept(pending, now),
+                Err(TryRecvError::Empty) => return Taken::All,
+                Err(TryRecvError::Disconnected) => return Taken::Last,
+            }
+            next = self.queue.try_recv();
+        }
+        if let Ok(pending) = next {
+            self.lane.accept(pending, now);
+        }
+        Taken::Some
+    }
+
+    fn commit(&mut self, now: Instant) {
+        let written = self.lane.commit(now);
+        self.spool_did(written);
+        let lost = self.lane.take_lost();
+        count_lost(&self.shared, &lost);
+    }
+
+    /// Brings back what waits on disk alone, at most as fast as is allowed.
+    fn read_back(&mut self, now: Instant) {
+        if self.resume_at.is_some() {
+            return;
+        }
+        while self.lane.has_unread() && self.allowance.take(now) {
+            match self.lane.read_back(now) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => return self.spool_did(Err(error)),
+            }
+        }
+    }
+
+    /// Gives the client what is next.
+    fn send(&mut self, now: Instant) {
+        if self.resume_at.is_some_and(|at| now < at) {
+            return;
+        }
+        self.resume_at = None;
+        while let Some((number, record)) = self.lane.next_unsent() {
+            match self.client.send(number, record) {
+                Ok(()) => self.lane.sent(),
+                Err(NotTaken::Full) => return,
+                Err(NotTaken::Broken(error)) => return self.replace_client(&error.to_string()),
+            }
+        }
+    }
+
+    /// Hears what became of events.
+    fn listen(&mut self, now: Instant, taken: Taken) {
+        // With more to take there is no time to wait; with nothing under way nothing to wait for.
+        let wait = if taken == Taken::Some || self.lane.is_empty() {
+            Duration::ZERO
+        } else {
+            ROUND
+        };
+        let mut failed = None;
+        for report in self.client.reports(wait) {
+            match report.outcome {
+                Ok(stored) => {
+                    if let Some(published) = self.lane.confirmed(report.number, stored) {
+                        metrics::stored(published.elapsed());
+                    }
+                    self.heard = now;
+                }
+                Err(error) => failed = Some(error),
+            }
+        }
+        if self.heard == now {
+            self.back_off = BACK_OFF.0;
+            self.shared.trouble.over();
+            let noted = self.lane.note_confirmed();
+            self.spool_did(noted.map(|()| false));
+            self.report_losses(now);
+        }
+        if let Some(error) = failed {
+            let code = error.rdkafka_error_code();
+            let reason = code.map_or_else(|| error.to_string(), |code| code.to_string());
+            if let Some(code) = code {
+                let topic = &self.config.topic;
+                let why = CheckError::of(code, topic, &reason);
+                self.shared.trouble.meet(why);
+            }
+            self.replace_client(&reason);
+        }
+        if self.lane.is_empty() {
+            self.shared.settled.notify_waiters();
+        }
+    }
+
+    /// What is done about once a second.
+    fn look(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.looked) < LOOK {
+            return;
+        }
+        self.looked = now;
+        if let Some(reason) = self.client.fatal_error() {
+            self.replace_client(&reason);
+        }
+        self.look_for_silence(now);
+        self.look_at_reports();
+        note_losses(&self.shared);
+        metrics::buffered(self.shared.occupancy.events());
+        if let Some(on_disk) = self.lane.on_disk() {
+            metrics::spool(&on_disk);
+        }
+    }
+
+    /// A client that confirms nothing although the brokers answer is replaced.
+    fn look_for_silence(&mut self, now: Instant) {
+        if !self.lane.has_sent() {
+            self.heard = now;
+        }
+        if now.saturating_duration_since(self.heard) < SILENCE {
+            return;
+        }
+        self.heard = now;
+        match self.client.check(LOOK) {
+            Ok(()) => self.replace_client("it confirms nothing although the brokers answer"),
+            Err(why) => self.shared.trouble.meet(why),
+        }
+    }
+
+    /// Makes a new client after a pause, and sends again what the old one did not confirm.
+    fn replace_client(&mut self, reason: &str) {
+        tracing::warn!(reason, "kafka's client is replaced");
+        metrics::replaced();
+        self.client.purge();
+        // The confirmations that are here already.
+        for report in self.client.reports(ROUND) {
+            if let Ok(stored) = report.outcome {
+                self.lane.confirmed(report.number, stored);
+            }
+        }
+        self.lane.rewind();
+        let now = Instant::now();
+        self.resume_at = now.checked_add(self.back_off);
+        self.back_off = self.back_off.saturating_mul(2).min(BACK_OFF.1);
+        match Client::new(&self.config, self.shared.trouble.clone()) {
+            Ok(client) => {
+                self.client = client.clone();
+                *lock(&self.shared.client) = client;
+            }
+            // The same settings made a client before.
+            Err(error) => tracing::error!(%error, "there is no new client"),
+        }
+    }
+
+    /// Says once that the spool cannot be written or read, and once that it can.
+    fn spool_did(&mut self, done: io::Result<bool>) {
+        match done {
+            Ok(wrote) => {
+                if wrote && std::mem::take(&mut self.spool_failed) {
+                    tracing::info!("the spool can be used again");
+                }
+            }
+            Err(error) if self.spool_failed => tracing::debug!(%error, "the spool still fails"),
+            Err(error) => {
+                self.spool_failed = true;
+                tracing::error!(%error, "the spool cannot be used: events wait in memory");
+            }
+        }
+    }
+
+    /// Publishes what was lost, now that Kafka takes events.
+    fn report_losses(&mut self, now: Instant) {
+        let due = self
+            .reported
+            .is_none_or(|last| now.saturating_duration_since(last) >= REPORT);
+        if !due || !lock(&self.shared.losses).has_open() {
+            return;
+        }
+        self.reported = Some(now);
+        let reports = lock(&self.shared.losses).take_reports();
+        self.publish_reports(&reports, false);
+    }
+
+    fn publish_reports(&mut self, reports: &[audit_schema::Event<'_>], maybe_delivered: bool) {
+        let now = Instant::now();
+        for report in reports {
+            tracing::error!(project = %report.project_id, data = report.event_data.get(), "events were lost");
+            // A report is far smaller than an event may be.
+            let Ok(value) = wire::encode(report) else {
+                continue;
+            };
+            let record = Record {
+                key: wire::key(report).into_bytes(),
+                value,
+                maybe_delivered,
+            };
+            let (answer, receiver) = oneshot::channel();
+            self.reports.push((report.id, receiver));
+            self.shared.occupancy.enter_anyway(record.cost());
+            let durability = Durability::Require;
+            self.lane.accept(
+                Box::new(Pending {
+                    record,
+                    durability,
+                    published: now,
+                    answer: Some(answer),
+                }),
+                now,
+            );
+        }
+    }
+
+    /// Forgets losses whose report is durable.
+    fn look_at_reports(&mut self) {
+        let (mut durable, mut refused) = (Vec::new(), Vec::new());
+        self.reports
+            .retain_mut(|(id, answer)| match answer.try_recv() {
+                Ok(Ok(_)) => {
+                    durable.push(*id);
+                    false
+                }
+                Err(oneshot::error::TryRecvError::Empty) => true,
+                Ok(Err(_)) | Err(oneshot::error::TryRecvError::Closed) => {
+                    refused.push(*id);
+                    false
+                }
+            });
+        let mut losses = lock(&self.shared.losses);
+        losses.reported(&durable);
+        losses.reopen(&refused);
+    }
+
+    /// Puts what is left on disk, and says how much it was.
+    fn end(mut self) -> LeftBehind {
+        while let Ok(pending) = self.queue.try_recv() {
+            self.lane.accept(pending, Instant::now());
+        }
+        self.commit(Instant::now());
+        let Self { lane, shared, .. } = self;
+        let (spooled, given_up) = lane.close(Instant::now());
+        count_lost(&shared, &given_up);
+        note_losses(&shared);
+        let given_up = u64::try_from(given_up.len()).unwrap_or(u64::MAX);
+        if given_up > 0 {
+            tracing::error!(
+                events = given_up,
+                "events that kafka did not confirm are given up"
+            );
+        }
+        LeftBehind { spooled, given_up }
+    }
+}
+
+/// Counts events that were dropped.
+fn count_lost(shared: &Shared, lost: &[(Box<Pending>, Refused)]) {
+    let now = Utc::now();
+    for (pending, reason) in lost {
+        metrics::ended(reason.outcome());
+        // What was encoded here can be decoded.
+        if pending.durability != Durability::Require
+            && let Ok(event) = wire::decode(&pending.record.value, None)
+        {
+            lock(&shared.losses).count(&event, reason.outcome(), now);
         }
     }
 }
 
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = Box<Delivery>;
+/// Notes on disk what was lost, if that changed.
+fn note_losses(shared: &Shared) {
+    let note = lock(&shared.losses).take_note();
+    if let Some(Err(error)) = note.map(Note::write) {
+        tracing::error!(%error, "losses cannot be noted");
+    }
+}
 
-    fn delivery(&self, result: &DeliveryResult<'_>, delivery: Box<Delivery>) {
-        let answer = match result {
-            Ok(record) => {
-                self.stored(delivery.published);
-                Ok(Stored {
-                    partition: record.partition(),
-                    offset: record.offset(),
-                })
-            }
-            Err((error, _)) => {
-                let error = publish_error(error);
-                self.not_stored(&error);
-                Err(error)
-            }
-        };
-        // Nobody may be waiting.
-        delivery.answer.send(answer).ok();
-        self.left();
+/// So many steps per second, none saved up for longer than a tenth of one.
+struct Allowance {
+    per_step: Duration,
+    due: Instant,
+}
+
+impl Allowance {
+    const BURST: Duration = Duration::from_millis(100);
+
+    fn new(per_second: u32, now: Instant) -> Self {
+        Self {
+            per_step: Duration::from_secs(1) / per_second.max(1),
+            due: now,
+        }
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        if let Some(earliest) = now.checked_sub(Self::BURST) {
+            self.due = self.due.max(earliest);
+        }
+        let allowed = self.due <= now;
+        if allowed {
+            self.due += self.per_step;
+        }
+        allowed
     }
 }

@@ -6,24 +6,51 @@
 
 use std::time::Duration;
 
-use metrics::{
-    Gauge, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
-};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+use crate::lane::OnDisk;
 
 const EVENTS: &str = "audit_producer_events_total";
 const BUFFERED: &str = "audit_producer_buffered_events";
 const DELIVERY: &str = "audit_producer_delivery_seconds";
+const SPOOL_EVENTS: &str = "audit_producer_spool_events";
+const SPOOL_BYTES: &str = "audit_producer_spool_bytes";
+const SPOOL_AGE: &str = "audit_producer_spool_oldest_timestamp_seconds";
+const SPOOL_CORRUPT: &str = "audit_producer_spool_corrupt_regions";
+const SPOOL_CORRUPT_ENTRIES: &str = "audit_producer_spool_corrupt_events";
+const REPLACED: &str = "audit_producer_clients_replaced_total";
 
 /// Gives the recorder the help texts. Call it once, after the recorder was installed.
 pub fn describe() {
     describe_counter!(
         EVENTS,
-        "Published events by outcome: stored, buffer_full, too_large, undelivered, broken, closed."
+        "Published events by outcome: stored, too_large, buffer_full, spool_full, closed, given_up."
     );
-    describe_gauge!(BUFFERED, "Events that wait for Kafka's confirmation.");
+    describe_gauge!(BUFFERED, "Events in memory that Kafka did not confirm.");
     describe_histogram!(
         DELIVERY,
-        "Seconds from publishing an event to Kafka's confirmation."
+        "Seconds from publishing an event, or reading it back from the spool, to Kafka's confirmation."
+    );
+    describe_gauge!(
+        SPOOL_EVENTS,
+        "Events in the spool that Kafka did not confirm."
+    );
+    describe_gauge!(SPOOL_BYTES, "Bytes of the spool on disk.");
+    describe_gauge!(
+        SPOOL_AGE,
+        "When the oldest event in the spool was written, in seconds since 1970; 0 if it is empty."
+    );
+    describe_gauge!(
+        SPOOL_CORRUPT,
+        "Regions of the spool that were put aside since the start because they cannot be read."
+    );
+    describe_gauge!(
+        SPOOL_CORRUPT_ENTRIES,
+        "Events that were in those regions, as far as the events around them tell."
+    );
+    describe_counter!(
+        REPLACED,
+        "Kafka clients that were replaced because they could not go on."
     );
 }
 
@@ -38,7 +65,29 @@ pub(crate) fn stored(took: Duration) {
     histogram!(DELIVERY).record(took);
 }
 
-/// The gauge of events that wait.
-pub(crate) fn buffered() -> Gauge {
-    gauge!(BUFFERED)
+/// Counts a client that was replaced.
+pub(crate) fn replaced() {
+    counter!(REPLACED).increment(1);
+}
+
+/// Says how much waits in memory.
+pub(crate) fn buffered(events: usize) {
+    gauge!(BUFFERED).set(float(u64::try_from(events).unwrap_or(u64::MAX)));
+}
+
+/// Says how much waits on disk.
+pub(crate) fn spool(on_disk: &OnDisk) {
+    gauge!(SPOOL_EVENTS).set(float(on_disk.entries));
+    gauge!(SPOOL_BYTES).set(float(on_disk.bytes));
+    gauge!(SPOOL_AGE).set(float(on_disk.oldest_ms.unwrap_or(0)) / 1_000.0);
+    gauge!(SPOOL_CORRUPT).set(float(on_disk.corrupt_regions));
+    gauge!(SPOOL_CORRUPT_ENTRIES).set(float(on_disk.corrupt_entries));
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a gauge may be off by one above 2^53"
+)]
+fn float(number: u64) -> f64 {
+    number as f64
 }

@@ -113,7 +113,7 @@ impl SecurityVerdict<'_> {
 }
 
 /// The group an event type is documented under.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Category {
     /// Sign-up, profile, ban, deletion.
@@ -245,6 +245,12 @@ impl EventType<'static> {
     pub const TWO_FACTOR_DISABLED: Self = Self(Cow::Borrowed("two_factor_disabled"));
     /// A second factor was checked.
     pub const TWO_FACTOR_VERIFIED: Self = Self(Cow::Borrowed("two_factor_verified"));
+}
+
+/// Types that the audit log reports about itself.
+impl EventType<'static> {
+    /// Events had to be dropped before they reached Kafka: how many, of what type, when and why.
+    pub const AUDIT_EVENTS_LOST: Self = Self(Cow::Borrowed("audit_events_lost"));
 }
 
 #[cfg(test)]

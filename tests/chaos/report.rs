@@ -136,7 +136,6 @@ pub(crate) fn document(shown: &Shown<'_>) -> Value {
         },
         "consumersGaveUp": tally.consumers_ended,
         "consumersStoppedBadly": tally.ended_badly,
-        "producersBroken": books.producers_broken,
         "proxy": {
             "passed": did.passed,
             "answered500": did.answered_500,

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use audit_producer::{Producer, ProducerConfig, PublishError, Stored};
+use audit_producer::{Producer, ProducerConfig, Published, Refused, Stored};
 use audit_schema::{Event, EventId, wire};
 use audit_tests::world::{World, event};
 use futures_util::StreamExt as _;
@@ -51,8 +51,6 @@ pub(crate) struct Books {
     pub(crate) unacknowledged: Vec<EventId>,
     /// Dead letters that may be found; those whose record was acknowledged have to be.
     pub(crate) letters: BTreeMap<Letter, bool>,
-    /// How often the producer had to be made anew.
-    pub(crate) producers_broken: usize,
     /// Whether all is published, and answered or given up.
     pub(crate) ended: bool,
     pub(crate) flow: Flow,
@@ -80,7 +78,6 @@ impl Traffic {
             acknowledged: Vec::new(),
             unacknowledged: Vec::new(),
             letters: BTreeMap::new(),
-            producers_broken: 0,
             ended: false,
             flow: Flow::begin(Instant::now()),
         }));
@@ -168,7 +165,7 @@ impl Running {
     }
 
     async fn publish(&self) -> anyhow::Result<()> {
-        let mut producer = self.producer()?;
+        let producer = self.producer()?;
         let mut receipts = FuturesUnordered::new();
         let mut repeats = FuturesUnordered::new();
         let mut tick = tokio::time::interval(Duration::from_micros(1_000_000 / self.rate.max(1)));
@@ -191,10 +188,6 @@ impl Running {
                     receipts.push(async move { (event, again, now, receipt.await) });
                 }
                 Some((event, again, published, answer)) = receipts.next() => {
-                    if let Err(PublishError::Broken { .. }) = &answer {
-                        producer = self.producer()?;
-                        self.books().producers_broken += 1;
-                    }
                     let acknowledged = answer.is_ok();
                     self.note(event.id, published, &answer);
                     if again && acknowledged {
@@ -215,15 +208,16 @@ impl Running {
         Ok(())
     }
 
-    fn note(&self, id: EventId, published: Instant, answer: &Result<Stored, PublishError>) {
+    fn note(&self, id: EventId, published: Instant, answer: &Result<Published, Refused>) {
         let mut books = self.books();
         match answer {
-            Ok(stored) => {
+            Ok(durable) => {
                 books.acknowledged.push(id);
                 books.flow.acknowledges(Instant::now());
-                let Stored { partition, offset } = *stored;
                 // Kafka does not say where a record is that it had already taken.
-                if offset >= 0 {
+                if let Published::Stored(Stored { partition, offset }) = *durable
+                    && offset >= 0
+                {
                     books.flow.acknowledged(partition, offset, published);
                 }
             }
@@ -324,7 +318,7 @@ impl Running {
 async fn repeated(
     producer: Producer,
     event: Event<'static>,
-) -> (Event<'static>, Result<Stored, PublishError>) {
+) -> (Event<'static>, Result<Published, Refused>) {
     let answer = producer.publish_maybe_delivered(&event).await;
     (event, answer)
 }

@@ -143,8 +143,10 @@ pub(crate) async fn the_producer_crate_reports_where_an_event_is(
 ) -> anyhow::Result<()> {
     world.migrate()?;
     let _consumer = world.consumer().await?;
-    let event = event("acme", "u1");
-    let stored = world.producer()?.publish(&event).await?;
+    let published = world
+        .publish_all(std::iter::once(event("acme", "u1")))
+        .await?;
+    let (_, stored) = published[0];
     world.stored(1).await?;
     let place = world
         .sql("SELECT source_partition, source_offset FROM audit_events")

@@ -5,8 +5,8 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
-use audit_producer::{Producer, ProducerConfig, Stored};
+use anyhow::{Context, bail, ensure};
+use audit_producer::{Producer, ProducerConfig, Published, Stored};
 use audit_schema::{Event, EventId, EventType, ProjectId};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -182,6 +182,11 @@ impl World {
         let parent = std::process::id().to_string();
         let mut command =
             self.command("audit-local", &["guard", &parent, "--", &service, "run"])?;
+        // Each of several has its own, unless the test says which.
+        let spool = "AUDIT_INGEST_KAFKA__SPOOL__FOLDER";
+        if !self.settings().iter().any(|(name, _)| name == spool) {
+            command.env(spool, self.logs.join(format!("spool-{number}")));
+        }
         Process::start(
             &mut command,
             &self.logs.join(format!("{number}-{program_name}.log")),
@@ -345,7 +350,10 @@ impl World {
             .collect();
         let mut stored = Vec::new();
         for (id, receipt) in receipts {
-            stored.push((id, receipt.await?));
+            match receipt.await? {
+                Published::Stored(at) => stored.push((id, at)),
+                Published::Spooled => bail!("a producer without a spool has spooled"),
+            }
         }
         Ok(stored)
     }

@@ -234,6 +234,9 @@ async fn serve(
     consumer.clickhouse.url.clone_from(&places.clickhouse);
     let mut ingest = audit_ingest::Config::load(None)?;
     ingest.kafka.brokers.clone_from(&places.brokers);
+    if let Some(spool) = &mut ingest.kafka.spool {
+        spool.folder = options.data.join("spool");
+    }
     let mut query_api = audit_query_api::Config::load(None)?;
     query_api.clickhouse.url.clone_from(&places.clickhouse);
 
@@ -243,7 +246,7 @@ async fn serve(
     let keys = ApiKeys::open(&options.data.join("keys.toml"))?;
 
     tracing::info!("starting consumer, ingest and query API …");
-    let producer = Producer::new(&ingest.kafka.producer_config())?;
+    let producer = Producer::new(&ingest.kafka)?;
     let consuming = Readiness::new(shutdown.clone());
     let api = QueryApi::new(&query_api, keys.clone());
     let ready = {
@@ -299,7 +302,11 @@ async fn serve(
     let ended = tasks.join(FINISH).await;
     let left = producer.close(FINISH).await;
     ended?;
-    ensure!(left == 0, "{left} events did not reach Kafka");
+    ensure!(
+        left.given_up == 0,
+        "{} events reached neither Kafka nor the spool",
+        left.given_up
+    );
     tracing::info!("stopped");
     Ok(())
 }
