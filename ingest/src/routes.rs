@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use audit_producer::Producer;
 use audit_schema::{Event, EventId};
+use audit_service::http::LimitedBody;
 use audit_service::keys::ApiKeys;
 use audit_service::{ApiError, CanWrite};
-use axum::body::Bytes;
 use axum::extract::{FromRef, State};
 use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
@@ -51,11 +51,11 @@ pub fn router(ingest: Ingest) -> Router {
 async fn track_event(
     State(ingest): State<Ingest>,
     CanWrite(caller): CanWrite,
-    body: Bytes,
+    body: LimitedBody,
 ) -> Result<Json<Taken>, ApiError> {
     let deadline = Instant::now() + ingest.confirm_timeout;
     let taken = async {
-        let event = track::parse(&body, caller.project)?;
+        let event = track::parse(&body.bytes, caller.project)?;
         confirm(ingest.producer.publish(&event), deadline).await?;
         Ok(Taken { id: event.id })
     }
@@ -73,11 +73,11 @@ struct Taken {
 async fn create_events(
     State(ingest): State<Ingest>,
     CanWrite(caller): CanWrite,
-    body: Bytes,
+    body: LimitedBody,
 ) -> Result<Response, ApiError> {
     let deadline = Instant::now() + ingest.confirm_timeout;
     let now = Utc::now();
-    let under_way: Vec<_> = events::split(&body)?
+    let under_way: Vec<_> = events::split(&body.bytes)?
         .into_iter()
         .map(|item| {
             let parsed = events::parse(item, caller.project.clone(), now)?;

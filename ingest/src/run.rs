@@ -67,7 +67,8 @@ pub async fn run(
     tasks.spawn("http", async move {
         let listener = TcpListener::bind(config.http.listen).await?;
         tracing::info!(address = %listener.local_addr()?, "api is open");
-        http::serve(listener, http::finish(routes, &config.http), shutdown).await
+        let app = http::finish(routes, &config.http);
+        http::serve(listener, app, config.http.max_connections, shutdown).await
     });
 
     let ended = tasks.join(config.shutdown.requests).await;

@@ -47,7 +47,11 @@ fn app(producer: Producer, confirm_timeout: Duration) -> Router {
     let keys = ApiKeys::open(&path).unwrap();
     let limits = Http {
         listen: "127.0.0.1:0".parse().unwrap(),
+        max_connections: 100,
+        max_requests: 100,
         max_body_bytes: MIB,
+        max_bodies_bytes: 16 * MIB,
+        body_timeout: Duration::from_secs(60),
         request_timeout: Duration::from_secs(60),
     };
     finish(

@@ -161,7 +161,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     );
     tasks.attend("key file", keys.watch());
     tasks.attend("readiness", watch(api, readiness));
-    tasks.spawn("api", http::serve(listener, app, shutdown));
+    let most = config.http.max_connections;
+    tasks.spawn("api", http::serve(listener, app, most, shutdown));
     tasks
         .join(config.http.request_timeout + STOP_MARGIN)
         .await?;

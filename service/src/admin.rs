@@ -24,6 +24,9 @@ const UPKEEP: Duration = Duration::from_secs(5);
 /// The type of what Prometheus reads.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// Most connections to the admin port: probes and scrapers.
+const MAX_CONNECTIONS: usize = 100;
+
 /// Where the admin port listens.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -127,7 +130,7 @@ pub async fn serve_with(
     };
     let routes = router(metrics.clone(), readiness).merge(more);
     tokio::select! {
-        served = crate::http::serve(listener, routes, CancellationToken::new()) => served,
+        served = crate::http::serve(listener, routes, MAX_CONNECTIONS, CancellationToken::new()) => served,
         () = upkeep => Ok(()),
     }
 }

@@ -12,7 +12,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{CONNECTION, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -42,6 +42,9 @@ pub enum ApiError {
     /// 405: another method is needed; the header `Allow` names it.
     #[error("this path does not take this method; see the header Allow")]
     MethodNotAllowed,
+    /// 408: the body did not come; the connection is closed.
+    #[error("the body did not come within {} s; send it at once", .0.as_secs_f32())]
+    TooSlow(Duration),
     /// 413: more bytes than are taken.
     #[error("too large; at most {0} bytes are taken")]
     TooLarge(usize),
@@ -95,6 +98,7 @@ impl ApiError {
             Self::Invalid { .. } => "invalid",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
+            Self::TooSlow(_) => "too_slow",
             Self::TooLarge(_) => "too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::StaleCursor => "stale_cursor",
@@ -113,6 +117,7 @@ impl ApiError {
             Self::Invalid { .. } | Self::StaleCursor => StatusCode::BAD_REQUEST,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TooSlow(_) => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooBroad => StatusCode::UNPROCESSABLE_ENTITY,
@@ -148,6 +153,9 @@ impl ApiError {
         match self {
             Self::Unauthorized => {
                 headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            Self::TooSlow(_) => {
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Self::Overloaded { retry_after } | Self::Unavailable { retry_after, .. } => {
                 headers.insert(RETRY_AFTER, retry_after.as_secs().max(1).into());

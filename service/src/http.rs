@@ -3,6 +3,8 @@
 //! [`finish`] is applied once, by whoever serves: services export bare routers, so that several
 //! can be merged into one.
 
+mod limits;
+
 use std::any::Any;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -20,12 +22,17 @@ use axum::serve::Listener;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Deserialize;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument;
+
+pub use limits::LimitedBody;
+use limits::Limits;
 
 use crate::config::Validate;
 use crate::{ApiError, metrics, telemetry};
@@ -34,6 +41,12 @@ use crate::{ApiError, metrics, telemetry};
 /// so it is longer than the 60 s of common load balancers: a connection must not be closed under
 /// a request.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// How long a client may read nothing of an answer before it is cut off.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How many files a service has open beside its connections, generously.
+const OTHER_FILES: u64 = 1_000;
 
 /// Longest text of a framework's refusal that is passed on.
 const MAX_REASON: usize = 4_096;
@@ -50,8 +63,18 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub struct Http {
     /// Address and port.
     pub listen: SocketAddr,
+    /// Most connections; further ones wait until one ends.
+    pub max_connections: usize,
+    /// Most requests that are answered at once; further ones are refused with 429.
+    pub max_requests: usize,
     /// Largest body, in bytes.
     pub max_body_bytes: usize,
+    /// Most bytes of all bodies that are read and handled at once; what is more is refused with
+    /// 429.
+    pub max_bodies_bytes: usize,
+    /// How long a body may take to come, from the end of its head.
+    #[serde(with = "humantime_serde")]
+    pub body_timeout: Duration,
     /// How long a request may take, from its head to the head of its answer.
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
@@ -60,8 +83,22 @@ pub struct Http {
 impl Validate for Http {
     fn complaints(&self) -> Vec<String> {
         let mut complaints = Vec::new();
-        if self.max_body_bytes == 0 {
-            complaints.push("http.max_body_bytes must be at least 1".to_owned());
+        for (name, value) in [
+            ("max_connections", self.max_connections),
+            ("max_requests", self.max_requests),
+            ("max_body_bytes", self.max_body_bytes),
+        ] {
+            if value == 0 {
+                complaints.push(format!("http.{name} must be at least 1"));
+            }
+        }
+        if self.max_bodies_bytes < self.max_body_bytes {
+            let least = "http.max_bodies_bytes must be at least http.max_body_bytes";
+            complaints.push(least.to_owned());
+        }
+        if self.body_timeout.is_zero() || self.body_timeout > self.request_timeout {
+            let range = "http.body_timeout must be above 0 and at most http.request_timeout";
+            complaints.push(range.to_owned());
         }
         if self.request_timeout.is_zero() {
             complaints.push("http.request_timeout must not be 0".to_owned());
@@ -99,7 +136,7 @@ pub fn finish(router: Router, http: &Http) -> Router {
     router
         .layer(CatchPanicLayer::custom(panicked))
         .layer(DefaultBodyLimit::max(http.max_body_bytes))
-        .layer(from_fn_with_state(http.clone(), answer))
+        .layer(from_fn_with_state(Limits::new(http), answer))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the layer gives it away")]
@@ -111,8 +148,9 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response {
     ApiError::internal(format!("a handler panicked: {text}")).into_response()
 }
 
-async fn answer(State(http): State<Http>, mut request: Request, next: Next) -> Response {
+async fn answer(State(limits): State<Limits>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
+    let http = limits.http.clone();
     let id = RequestId::of(request.headers());
     request.extensions_mut().insert(id.clone());
     let method = method_name(request.method());
@@ -121,7 +159,11 @@ async fn answer(State(http): State<Http>, mut request: Request, next: Next) -> R
     let span = tracing::info_span!("request", request.id = id.as_str(), method, route);
 
     let mut response = async {
-        let response = if declared_len(request.headers()) > http.max_body_bytes {
+        let place = limits.enter();
+        request.extensions_mut().insert(limits);
+        let response = if let Err(overloaded) = &place {
+            overloaded.clone().into_response()
+        } else if declared_len(request.headers()).is_some_and(|len| len > http.max_body_bytes) {
             let most = http.max_body_bytes.saturating_mul(DRAIN_FACTOR);
             // The answer is the same whether the rest comes or not.
             drop(tokio::time::timeout(http.request_timeout, drain(request, most)).await);
@@ -168,11 +210,8 @@ fn method_name(method: &axum::http::Method) -> &'static str {
     }
 }
 
-fn declared_len(headers: &HeaderMap) -> usize {
-    let declared = headers
-        .get(CONTENT_LENGTH)
-        .and_then(|len| len.to_str().ok()?.parse().ok());
-    declared.unwrap_or(0)
+fn declared_len(headers: &HeaderMap) -> Option<usize> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 async fn drain(request: Request, most: usize) {
@@ -233,19 +272,22 @@ fn of_framework(status: StatusCode, reason: &[u8], http: &Http) -> ApiError {
     }
 }
 
-/// Serves `app` on `listener` until `shutdown`, then finishes the requests that are under way.
+/// Serves `app` on `listener` until `shutdown`, then finishes the requests that are under way. At
+/// most `max_connections` are open; further ones wait to be accepted.
 ///
 /// An answer that streams without end has to watch the same token.
 pub async fn serve(
     mut listener: TcpListener,
     app: Router,
+    max_connections: usize,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
+    allow_open_files(max_connections);
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
-            (stream, _) = Listener::accept(&mut listener) => {
+            (stream, _) = Listener::accept(&mut listener), if connections.len() < max_connections => {
                 connections.spawn(connection(stream, app.clone(), shutdown.clone()));
             }
             Some(_) = connections.join_next() => {}
@@ -256,14 +298,42 @@ pub async fn serve(
     Ok(())
 }
 
+/// Raises the number of files that may be open, which connections are too, as far as we may.
+fn allow_open_files(connections: usize) {
+    let needed = u64::try_from(connections).unwrap_or(u64::MAX);
+    let needed = needed.saturating_add(OTHER_FILES);
+    let allowed = getrlimit(Resource::Nofile);
+    if allowed.current.is_none_or(|current| current >= needed) {
+        return;
+    }
+    let raised = allowed.maximum.map_or(needed, |most| most.min(needed));
+    let wished = Rlimit {
+        current: Some(raised),
+        ..allowed
+    };
+    if setrlimit(Resource::Nofile, wished).is_err() || raised < needed {
+        tracing::warn!(
+            needed,
+            allowed = raised,
+            "fewer files may be open than connections are allowed: raise the limit nofile, or \
+             lower http.max_connections"
+        );
+    }
+}
+
 async fn connection(stream: TcpStream, app: Router, shutdown: CancellationToken) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY was refused");
     }
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(WRITE_TIMEOUT));
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_READ_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
+        .serve_connection(
+            TokioIo::new(Box::pin(stream)),
+            TowerToHyperService::new(app),
+        );
     tokio::pin!(serving);
     let ended = tokio::select! {
         ended = &mut serving => ended,

@@ -84,7 +84,11 @@ fn app() -> Router {
 fn limits() -> Http {
     Http {
         listen: "127.0.0.1:0".parse().unwrap(),
+        max_connections: 100,
+        max_requests: 100,
         max_body_bytes: 1_000,
+        max_bodies_bytes: 100_000,
+        body_timeout: Duration::from_secs(30),
         request_timeout: Duration::from_secs(30),
     }
 }
@@ -273,7 +277,7 @@ async fn a_request_under_way_is_finished_when_the_server_stops() {
     let app = http::finish(Router::new().route("/slow", slow), &limits());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let server = http::serve(listener, app, shutdown.clone());
+    let server = http::serve(listener, app, 100, shutdown.clone());
     let client = async {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream
@@ -302,11 +306,12 @@ async fn a_client_that_sends_too_much_still_reads_why() {
     let address = listener.local_addr().unwrap();
     let generous = Http {
         max_body_bytes: 1_048_576,
+        max_bodies_bytes: 1_048_576,
         ..limits()
     };
     let echo = post(|Json(body): Json<Value>| async move { Json(body) });
     let app = http::finish(Router::new().route("/echo", echo), &generous);
-    let server = http::serve(listener, app, shutdown.clone());
+    let server = http::serve(listener, app, 100, shutdown.clone());
     let client = async {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let body = vec![b' '; 2 * 1_048_576];

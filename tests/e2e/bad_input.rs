@@ -5,6 +5,8 @@ use std::sync::Arc;
 use anyhow::ensure;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::reading::{readable, total_is};
 use audit_tests::world::World;
@@ -181,5 +183,39 @@ pub(crate) async fn what_the_query_api_is_asked_is_answered_or_refused_with_a_re
         ensure!(status.is_client_error(), "{path}: {status} {answer}");
         ensure!(answer["error"]["message"].is_string(), "{path}: {answer}");
     }
+    Ok(())
+}
+
+pub(crate) async fn ten_thousand_idle_connections_keep_nobody_waiting(
+    world: Arc<World>,
+) -> anyhow::Result<()> {
+    world.migrate()?;
+    let key = world.key("acme", &["write"])?;
+    let ingest = world.ingest().await?;
+    let address = ingest.url.trim_start_matches("http://");
+    let mut idle = Vec::new();
+    for _ in 0..10_000 {
+        idle.push(TcpStream::connect(address).await?);
+    }
+    // Half a head, and a body that does not come.
+    for stream in &mut idle[..200] {
+        stream.write_all(b"POST /events/track HTT").await?;
+    }
+    for stream in &mut idle[200..400] {
+        let head = format!(
+            "POST /events/track HTTP/1.1\r\nhost: x\r\nx-api-key: {}\r\ncontent-length: 1000\r\n\r\n",
+            key.secret
+        );
+        stream.write_all(head.as_bytes()).await?;
+    }
+    let url = format!("{}/events/track", ingest.url);
+    let event = json!({"eventType": "user_signed_in"});
+    let (status, answer) = world
+        .ask(Method::POST, &url, &key.secret, Some(&event))
+        .await?;
+    ensure!(status == StatusCode::OK, "{answer}");
+    let mut refused = String::new();
+    idle[200].read_to_string(&mut refused).await?;
+    ensure!(refused.starts_with("HTTP/1.1 408"), "{refused}");
     Ok(())
 }

@@ -24,6 +24,7 @@ mod local_stack;
 mod offsets_by_hand;
 mod reading;
 mod round_trip;
+mod spool;
 mod topics;
 mod ways_out;
 
@@ -118,6 +119,11 @@ fn trials(stack: &Arc<Option<Stack>>) -> Vec<Trial> {
         clocks::a_clock_of_the_consumer_that_jumps_loses_and_doubles_nothing,
         kafka_faults::the_leader_of_a_partition_killed_among_three_brokers_stops_nothing,
         kafka_faults::an_intent_that_lands_after_the_next_one_does_no_harm,
+        spool::a_publisher_killed_while_kafka_comes_and_goes_keeps_every_promise,
+        spool::a_frozen_kafka_costs_nothing_and_doubles_nothing,
+        spool::ingest_takes_events_without_kafka_and_delivers_them_when_it_is_there,
+        spool::what_a_full_spool_refuses_is_counted_and_reported_as_an_event,
+        spool::an_event_repeated_through_another_instance_is_stored_once,
         topics::a_topic_without_the_brokers_clock_is_refused_with_the_command_that_mends_it,
         topics::records_that_expired_unread_stop_their_partition_alone,
         topics::a_topic_created_anew_while_it_is_consumed_is_not_taken_for_the_old_one,
@@ -127,6 +133,7 @@ fn trials(stack: &Arc<Option<Stack>>) -> Vec<Trial> {
         back_pressure::a_clickhouse_that_stands_still_costs_neither_memory_nor_partitions,
         freshness::a_partition_that_is_stuck_holds_its_watermark_and_no_other,
         bad_input::what_ingest_is_sent_is_stored_or_refused_with_a_reason,
+        bad_input::ten_thousand_idle_connections_keep_nobody_waiting,
         bad_input::what_the_query_api_is_asked_is_answered_or_refused_with_a_reason,
         isolation::a_project_sees_only_its_own_events,
         reading::a_walk_by_cursor_sees_each_event_once_while_others_arrive,

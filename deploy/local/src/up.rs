@@ -285,7 +285,10 @@ async fn serve(
     // The API stops first: what it took is then still sent, stored and counted.
     let mut tasks = Tasks::new(shutdown.clone());
     tasks.attend("api keys", keys.watch());
-    tasks.spawn("api", http::serve(listener, app, shutdown.clone()));
+    tasks.spawn(
+        "api",
+        http::serve(listener, app, ingest.http.max_connections, shutdown.clone()),
+    );
     tasks.spawn(
         "consumer",
         audit_consumer::run(consumer, consuming, Freshness::default(), shutdown.clone()),
