@@ -1,6 +1,7 @@
-# The commands: `make run`, `make test` and `make chaos`. They fetch what they need on first use.
+# The commands: `make run`, `make test`, `make chaos`, `make bench-producer` and `make fuzz`. They fetch
+# what they need on first use.
 
-.PHONY: run test chaos lint better-auth tools
+.PHONY: run test chaos bench-producer fuzz lint better-auth tools
 
 # The stack on this machine: Kafka, ClickHouse and the audit log, behind one address.
 run: tools
@@ -20,6 +21,15 @@ SEED ?= 1
 chaos: tools
 	cargo build --workspace --bins
 	target/debug/audit-chaos --seed $(SEED) --minutes $(MINUTES)
+
+# What publishing costs, on this machine; one JSON document on stdout.
+bench-producer: tools
+	cargo build --release --package audit-tests --package audit-ingest --package audit-local --bins
+	target/release/audit-bench
+
+# A million arbitrary inputs each for what reads foreign bytes: the spool, and bodies of requests.
+fuzz:
+	PROPTEST_CASES=1000000 cargo test --release --package audit-producer --package audit-ingest --lib -- arbitrary
 
 # What CI checks beside the tests.
 lint:

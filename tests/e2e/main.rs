@@ -20,6 +20,7 @@ mod exactly_once;
 mod freshness;
 mod isolation;
 mod kafka_faults;
+mod kafka_security;
 mod local_stack;
 mod offsets_by_hand;
 mod reading;
@@ -118,6 +119,9 @@ fn trials(stack: &Arc<Option<Stack>>) -> Vec<Trial> {
         clocks::a_clock_of_clickhouse_set_back_under_an_insert_in_doubt_doubles_nothing,
         clocks::a_clock_of_the_consumer_that_jumps_loses_and_doubles_nothing,
         kafka_faults::the_leader_of_a_partition_killed_among_three_brokers_stops_nothing,
+        kafka_security::events_travel_over_tls_under_a_login,
+        kafka_security::what_keeps_a_producer_from_kafka_is_named,
+        kafka_security::a_wrong_password_is_said_once_and_events_wait_in_the_spool,
         kafka_faults::an_intent_that_lands_after_the_next_one_does_no_harm,
         spool::a_publisher_killed_while_kafka_comes_and_goes_keeps_every_promise,
         spool::a_frozen_kafka_costs_nothing_and_doubles_nothing,

@@ -11,6 +11,7 @@ pub mod clock;
 pub mod fault_proxy;
 pub mod kafka_proxy;
 pub mod process;
+pub mod secured_kafka;
 pub mod server;
 pub mod stack;
 pub mod world;

@@ -43,7 +43,8 @@ pub struct World {
 pub struct Service {
     /// Where it listens.
     pub url: String,
-    _process: Process,
+    /// What runs.
+    pub process: Process,
 }
 
 /// An API key and its project.
@@ -248,7 +249,7 @@ impl World {
         let address = process.says(program, address("api is open")).await?;
         Ok(Service {
             url: format!("http://{address}"),
-            _process: process,
+            process,
         })
     }
 

@@ -56,6 +56,10 @@ pub struct Options {
     /// The port to tell clients instead of the broker's own: that of a proxy.
     #[arg(long, hide = true)]
     advertise: Option<u16>,
+    /// A property of the broker, `name=value`, that is added to ours or replaces one; `{port}` and `{controller}` in
+    /// it are filled in.
+    #[arg(long, hide = true, value_name = "NAME=VALUE")]
+    property: Vec<String>,
     /// Die with this process, which must be our parent.
     #[arg(long, hide = true)]
     die_with_parent: Option<u32>,
@@ -212,7 +216,9 @@ fn configure(folder: &Path, port: u16, options: &Options) -> anyhow::Result<Path
     // A cluster keeps three copies and goes on while two are there.
     let copies = voters.len().min(3);
     let path = folder.join("server.properties");
-    let text = PROPERTIES
+    let text = [&[PROPERTIES.to_owned()], options.property.as_slice()]
+        .concat()
+        .join("\n")
         .replace("{node}", &options.node.to_string())
         .replace(
             "{voters}",
