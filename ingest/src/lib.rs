@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(test)]
+mod arbitrary;
 mod config;
 mod confirm;
 mod drain;

@@ -1,4 +1,9 @@
 //! Ingest over HTTP: so many connections, each with one request after the other.
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "times and counts of a run are far smaller"
+)]
 
 use std::time::{Duration, Instant};
 

@@ -2,6 +2,11 @@
 //!
 //! Everything runs on this machine and shares its cores: the broker, the services, what makes the
 //! load. So figures are compared within one run, and each is the median of several.
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a benchmark fails by panicking"
+)]
 
 mod events;
 mod http;
@@ -59,10 +64,15 @@ async fn measure(options: &Options, logs: PathBuf) -> anyhow::Result<Report> {
     let mut report = Report::new(options.runs, options.seconds);
     for run in 1..=options.runs {
         eprintln!("run {run} of {}", options.runs);
+        eprintln!("  latency");
         producer::latency(&world, time, &mut report).await?;
+        eprintln!("  throughput");
         producer::throughput(&world, &mut report).await?;
+        eprintln!("  spool");
         producer::spool(&world, &mut report).await?;
+        eprintln!("  POST /events/track");
         http::track(&ingest, &key.secret, time, &mut report).await?;
+        eprintln!("  POST /v1/events");
         http::batches(&ingest, &key.secret, time, &mut report).await?;
     }
     Ok(report)

@@ -40,6 +40,9 @@ pub(crate) async fn events_travel_over_tls_under_a_login(world: Arc<World>) -> a
     world.stored(1).await
 }
 
+/// Whether a check says what it should.
+type Expected = fn(&CheckError) -> bool;
+
 fn producer(
     kafka: &SecuredKafka,
     login: (&str, &str),
@@ -67,7 +70,6 @@ pub(crate) async fn what_keeps_a_producer_from_kafka_is_named(
     world.migrate()?;
     let (topic, ca) = (world.topic.as_str(), kafka.ca.as_path());
     let wrong_password = (WRITER.0, "wrong");
-    type Expected = fn(&CheckError) -> bool;
     let cases: [(&str, Producer, Expected); 4] = [
         (
             "a wrong password",
