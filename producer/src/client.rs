@@ -4,7 +4,7 @@
 //! it: a missing topic or right, or a producer whose state the brokers lost. Then the client is
 //! replaced, and what it held is sent again.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rdkafka::ClientContext;
@@ -18,6 +18,7 @@ use rdkafka::producer::{
 use audit_schema::wire;
 
 use crate::config::ProducerConfig;
+use crate::delivery::lock;
 use crate::error::{CheckError, CreateError};
 use crate::lane::Record;
 use crate::receipt::Stored;
@@ -93,11 +94,18 @@ impl Client {
         }
     }
 
-    /// Lets librdkafka tell for so long, and gives what became of events.
-    pub(crate) fn reports(&self, wait: Duration) -> Vec<Report> {
-        self.kafka.poll(wait);
-        let reports = &self.link().reports;
-        std::mem::take(&mut reports.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Lets librdkafka tell, and gives what became of events. It does not wait: rdkafka's `poll`
+    /// spins through a wait that is shorter than a millisecond, or what is left of a longer one.
+    pub(crate) fn reports(&self) -> Vec<Report> {
+        let reports = || lock(&self.link().reports);
+        loop {
+            let before = reports().len();
+            // One call hears of one batch.
+            self.kafka.poll(Duration::ZERO);
+            if reports().len() == before {
+                return std::mem::take(&mut reports());
+            }
+        }
     }
 
     /// Why the client takes nothing more, if it is so.
@@ -177,7 +185,6 @@ impl ProducerContext for Link {
             number: u64::try_from(number).unwrap_or(u64::MAX),
             outcome,
         };
-        let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
-        reports.push(report);
+        lock(&self.reports).push(report);
     }
 }

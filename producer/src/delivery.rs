@@ -26,7 +26,7 @@ use crate::producer::LeftBehind;
 use crate::receipt::Answer;
 use crate::trouble::Trouble;
 
-/// How long a round listens to the client.
+/// How long a round waits while events are under way.
 const ROUND: Duration = Duration::from_millis(1);
 /// How long the thread sleeps while nothing is under way, before it listens to the client.
 const IDLE: Duration = Duration::from_millis(50);
@@ -206,13 +206,11 @@ impl Delivery {
     /// Hears what became of events.
     fn listen(&mut self, now: Instant, taken: Taken) {
         // With more to take there is no time to wait; with nothing under way nothing to wait for.
-        let wait = if taken == Taken::Some || self.lane.is_empty() {
-            Duration::ZERO
-        } else {
-            ROUND
-        };
+        if taken != Taken::Some && !self.lane.is_empty() {
+            std::thread::sleep(ROUND);
+        }
         let mut failed = None;
-        for report in self.client.reports(wait) {
+        for report in self.client.reports() {
             match report.outcome {
                 Ok(stored) => {
                     if let Some(published) = self.lane.confirmed(report.number, stored) {
@@ -284,7 +282,7 @@ impl Delivery {
         metrics::replaced();
         self.client.purge();
         // The confirmations that are here already.
-        for report in self.client.reports(ROUND) {
+        for report in self.client.reports() {
             if let Ok(stored) = report.outcome {
                 self.lane.confirmed(report.number, stored);
             }

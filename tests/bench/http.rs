@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use crate::events::body;
 use crate::report::Report;
 
-const CONNECTIONS: u64 = 64;
+const CONNECTIONS: u64 = 256;
 
 /// Requests and events of one measurement.
 struct Load {
@@ -107,7 +107,7 @@ async fn run(url: &str, requests: Vec<Vec<u8>>, time: Duration) -> anyhow::Resul
         connections.spawn(async move {
             let mut stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
-            let mut took = Histogram::<u64>::new(3)?;
+            let mut took = Histogram::<u64>::new_with_max(60_000_000, 3)?;
             let mut answer = Vec::new();
             while started.elapsed() < time {
                 let sent = Instant::now();
@@ -118,7 +118,7 @@ async fn run(url: &str, requests: Vec<Vec<u8>>, time: Duration) -> anyhow::Resul
             anyhow::Ok(took)
         });
     }
-    let mut took = Histogram::<u64>::new(3)?;
+    let mut took = Histogram::<u64>::new_with_max(60_000_000, 3)?;
     while let Some(ended) = connections.join_next().await {
         took.add(ended??)?;
     }
