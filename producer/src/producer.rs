@@ -54,6 +54,17 @@ pub struct LeftBehind {
 impl Producer {
     /// Makes a producer. It connects in the background, so brokers that are away are no error;
     /// what an earlier process left in the spool is delivered first.
+    ///
+    /// ```no_run
+    /// use audit_producer::{Producer, ProducerConfig, SpoolConfig};
+    ///
+    /// let producer = Producer::new(&ProducerConfig {
+    ///     brokers: "kafka:9092".into(),
+    ///     spool: Some(SpoolConfig::at("/var/lib/auth/spool")),
+    ///     ..Default::default()
+    /// })?;
+    /// # Ok::<(), audit_producer::CreateError>(())
+    /// ```
     pub fn new(config: &ProducerConfig) -> Result<Self, CreateError> {
         let redaction = Redaction::load(&config.redaction)?;
         let trouble = Arc::default();
@@ -91,12 +102,35 @@ impl Producer {
     }
 
     /// Takes `event` for delivery. It never waits and never fails; the receipt tells the rest.
+    ///
+    /// ```no_run
+    /// # async fn delete(producer: audit_producer::Producer, event: audit_schema::Event<'_>) {
+    /// // Audit and go on:
+    /// drop(producer.publish(&event));
+    /// // Audit or refuse:
+    /// if let Err(refused) = producer.publish(&event).await {
+    ///     println!("not done: {refused}");
+    /// }
+    /// # }
+    /// ```
     pub fn publish(&self, event: &Event<'_>) -> Receipt {
         self.send(event, false)
     }
 
     /// Takes an event that may be in Kafka already, such as a client's retry. It must have the id
     /// and the time of the first attempt; then it is stored once.
+    ///
+    /// ```
+    /// use audit_schema::{Event, EventId, EventType};
+    ///
+    /// // Kept with what it reports, so that both are repeated together after a crash.
+    /// let id = EventId::new();
+    /// let again = Event::builder("acme".parse()?, EventType::USER_BANNED).id(id).build()?;
+    /// # let publish = |producer: audit_producer::Producer| {
+    /// let receipt = producer.publish_maybe_delivered(&again);
+    /// # };
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn publish_maybe_delivered(&self, event: &Event<'_>) -> Receipt {
         self.send(event, true)
     }
@@ -150,6 +184,14 @@ impl Producer {
 
     /// Waits until Kafka has everything that was published so far and all of the spool, at most
     /// `timeout`; gives whether it came to that. Needs a Tokio runtime.
+    ///
+    /// ```no_run
+    /// # async fn drained(producer: audit_producer::Producer) {
+    /// while !producer.flush(std::time::Duration::from_secs(1)).await {
+    ///     println!("{} events wait in memory, {} on disk", producer.in_memory(), producer.in_spool());
+    /// }
+    /// # }
+    /// ```
     pub async fn flush(&self, timeout: Duration) -> bool {
         let shared = &self.0.shared;
         let settled = async {
@@ -169,6 +211,13 @@ impl Producer {
     /// Takes nothing more, waits like [`flush`](Self::flush), then puts what is left into the
     /// spool, synced, or gives it up if there is none. Says how much that was. Needs a Tokio
     /// runtime.
+    ///
+    /// ```no_run
+    /// # async fn stop(producer: audit_producer::Producer) {
+    /// let left = producer.close(std::time::Duration::from_secs(5)).await;
+    /// assert_eq!(left.given_up, 0);
+    /// # }
+    /// ```
     pub async fn close(&self, timeout: Duration) -> LeftBehind {
         self.0.closed.store(true, Ordering::SeqCst);
         self.flush(timeout).await;
@@ -180,6 +229,16 @@ impl Producer {
 
     /// Asks the brokers for the topic, and waits up to `timeout` for the answer: it blocks the
     /// thread. `Ok` if Kafka takes events now.
+    ///
+    /// ```no_run
+    /// # fn look(producer: audit_producer::Producer) {
+    /// match producer.check(std::time::Duration::from_secs(2)) {
+    ///     Ok(()) => println!("events reach kafka"),
+    ///     Err(why) if why.is_misconfigured() => println!("mend this: {why}"),
+    ///     Err(why) => println!("events wait: {why}"),
+    /// }
+    /// # }
+    /// ```
     pub fn check(&self, timeout: Duration) -> Result<(), CheckError> {
         let client = lock(&self.0.shared.client).clone();
         client.check(timeout)
