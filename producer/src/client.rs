@@ -164,8 +164,10 @@ impl ClientContext for Link {
         let Some(code) = error.rdkafka_error_code() else {
             return;
         };
-        if code != RDKafkaErrorCode::Fatal {
-            self.trouble.meet(CheckError::of(code, &self.topic, reason));
+        let why = CheckError::of(code, &self.topic, reason);
+        // One broker of several that is away keeps nothing from Kafka.
+        if why.is_misconfigured() || code == RDKafkaErrorCode::AllBrokersDown {
+            self.trouble.meet(why);
         }
     }
 }
