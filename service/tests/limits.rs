@@ -72,8 +72,8 @@ async fn a_body_that_never_comes_is_refused_and_its_connection_closed() {
         ..limits()
     };
     let (address, _) = serve(&limits, length()).await;
-    let half = format!("POST /length HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nhalf");
-    let answer = rest(connect(address, &half).await).await;
+    let half = "POST /length HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nhalf";
+    let answer = rest(connect(address, half).await).await;
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
     assert!(answer.contains("\"too_slow\""), "{answer}");
 }
