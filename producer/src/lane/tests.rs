@@ -379,6 +379,25 @@ fn a_disk_that_fails_costs_nothing_while_memory_lasts() {
 }
 
 #[test]
+fn a_disk_that_fails_lets_nothing_overtake_what_waits_on_it() {
+    let mut world = World::new(1 << 20);
+    for _ in 0..10 {
+        world.step(publish(0));
+        world.step(round(1));
+    }
+    assert!(world.lane().has_unread());
+    // Memory has room again, and the disk fails.
+    world.take(0, 6, true);
+    std::fs::remove_dir_all(&world.config.folder).unwrap();
+    world.step(publish(0));
+    let now = world.now;
+    assert!(world.lane().commit(now).is_err());
+    world.step(publish(0));
+    world.look_at_receipts();
+    assert_eq!(world.refused, BTreeSet::from([10, 11]));
+}
+
+#[test]
 fn without_a_spool_memory_is_all_there_is() {
     let occupancy = Arc::new(Occupancy::new(2, 1 << 20));
     assert!(occupancy.enter(10) && occupancy.enter(10) && !occupancy.enter(10));
