@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use audit_ingest::{Config, drain, run};
 use audit_schema::ProjectId;
-use audit_service::keys::{Scope, create_key};
+use audit_service::keys::{Grant, Scope, create_key};
 use audit_service::{tasks, telemetry};
 use clap::{Args, Parser, Subcommand};
 
@@ -71,6 +71,9 @@ struct CreateKey {
     /// read.
     #[arg(long = "scope", value_name = "SCOPE", default_values = ["write", "read"])]
     scopes: Vec<Scope>,
+    /// The key then reads only events of that organization; needs --scope read.
+    #[arg(long, value_name = "ID")]
+    organization: Option<String>,
     /// The file of API keys; created if there is none.
     #[arg(long, value_name = "FILE", default_value = "keys.toml")]
     file: PathBuf,
@@ -104,7 +107,12 @@ async fn main() -> anyhow::Result<ExitCode> {
         Command::Keys {
             command: KeysCommand::Create(new),
         } => {
-            let key = create_key(&new.file, &new.project, &new.name, &new.scopes)?;
+            let grant = Grant {
+                name: &new.name,
+                scopes: &new.scopes,
+                organization: new.organization.as_deref(),
+            };
+            let key = create_key(&new.file, &new.project, grant)?;
             println!("{key}");
             Ok(ExitCode::SUCCESS)
         }

@@ -42,7 +42,13 @@ fn app(producer: Producer, confirm_timeout: Duration) -> Router {
         ("writer", &[Scope::Write][..], WRITER),
         ("reader", &[Scope::Read][..], READER),
     ] {
-        add_key(&path, &project, NewKey { name, scopes, key }).unwrap();
+        let new = NewKey {
+            name,
+            scopes,
+            organization: None,
+            key,
+        };
+        add_key(&path, &project, new).unwrap();
     }
     let keys = ApiKeys::open(&path).unwrap();
     let limits = Http {

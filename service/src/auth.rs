@@ -71,6 +71,7 @@ mod tests {
         let new = NewKey {
             name: "reader",
             scopes: &[Scope::Read],
+            organization: None,
             key: KEY,
         };
         add_key(&path, &"acme".parse().unwrap(), new).unwrap();

@@ -4,11 +4,13 @@
 //! without salt or stretching is enough, because a key is 256 random bits. A key of another origin
 //! is taken as it is, if it has at least [`MIN_KEY_LEN`] characters. The file is replaced
 //! atomically and read again when it changes, so a key works or stops working within seconds.
+//!
+//! A key may be restricted to one organization of its project. It reads only: who writes says
+//! which organization an event is of, and could name another one.
+
+mod file;
 
 use std::error::Error as _;
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,10 +19,11 @@ use arc_swap::ArcSwap;
 use audit_schema::ProjectId;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use chrono::{DateTime, SubsecRound, Utc};
+use chrono::{SubsecRound, Utc};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use subtle::{ConditionallySelectable, ConstantTimeEq};
+
+use file::{Entry, Hash, KeyFile, Stamp};
 
 /// Fewest characters of a key.
 pub const MIN_KEY_LEN: usize = 32;
@@ -67,6 +70,8 @@ impl std::str::FromStr for Scope {
 pub struct Identity {
     /// The project whose events it may touch.
     pub project: ProjectId,
+    /// The one organization whose events it may read; all of the project if there is none.
+    pub organization: Option<String>,
     /// What it may do.
     pub scopes: Vec<Scope>,
     /// The key's name in the file.
@@ -99,75 +104,6 @@ pub enum KeysError {
     Refused(String),
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct KeyFile {
-    #[serde(default)]
-    keys: Vec<Entry>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Entry {
-    name: String,
-    project: ProjectId,
-    sha256: Hash,
-    scopes: Vec<Scope>,
-    created_at: DateTime<Utc>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-struct Hash([u8; 32]);
-
-impl Hash {
-    fn of(key: &str) -> Self {
-        Self(Sha256::digest(key.as_bytes()).into())
-    }
-}
-
-impl TryFrom<String> for Hash {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        const WRONG: &str = "sha256 must be 64 hexadecimal digits";
-        let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-        if pairs.len() != 32 || !rest.is_empty() {
-            return Err(WRONG);
-        }
-        let mut hash = [0; 32];
-        for (byte, pair) in hash.iter_mut().zip(pairs) {
-            let [high, low] = pair.map(|digit| char::from(digit).to_digit(16));
-            let value = high
-                .zip(low)
-                .and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
-            *byte = value.ok_or(WRONG)?;
-        }
-        Ok(Self(hash))
-    }
-}
-
-impl From<Hash> for String {
-    fn from(hash: Hash) -> Self {
-        use std::fmt::Write as _;
-        hash.0
-            .iter()
-            .fold(Self::with_capacity(64), |mut text, byte| {
-                // Writing into a text cannot fail.
-                write!(text, "{byte:02x}").ok();
-                text
-            })
-    }
-}
-
-/// What tells one state of a file from another.
-#[derive(Debug, PartialEq, Eq)]
-struct Stamp {
-    inode: u64,
-    len: u64,
-    modified: (i64, i64),
-}
-
 #[derive(Debug)]
 struct Loaded {
     entries: Vec<Entry>,
@@ -184,9 +120,9 @@ pub struct ApiKeys {
 impl ApiKeys {
     /// Reads the keys of `path`.
     pub fn open(path: &Path) -> Result<Self, KeysError> {
-        let stamp = stamp(path);
+        let stamp = Stamp::of(path);
         let loaded = Loaded {
-            entries: read(path)?.keys,
+            entries: KeyFile::read(path)?.keys,
             stamp,
         };
         Ok(Self {
@@ -208,6 +144,7 @@ impl ApiKeys {
         let entry = loaded.entries.get(usize::try_from(place).ok()?)?;
         Some(Identity {
             project: entry.project.clone(),
+            organization: entry.organization.clone(),
             scopes: entry.scopes.clone(),
             key_name: entry.name.clone(),
         })
@@ -221,12 +158,12 @@ impl ApiKeys {
     /// Reads the file again if it changed; says whether it did. A file that is no good is an
     /// error once, and the keys stay as they are.
     pub fn refresh(&self) -> Result<bool, KeysError> {
-        let current = stamp(&self.path);
+        let current = Stamp::of(&self.path);
         let loaded = self.loaded.load_full();
         if current == loaded.stamp {
             return Ok(false);
         }
-        let (entries, result) = match read(&self.path) {
+        let (entries, result) = match KeyFile::read(&self.path) {
             Ok(file) => (file.keys, Ok(true)),
             Err(error) => (loaded.entries.clone(), Err(error)),
         };
@@ -257,27 +194,36 @@ impl ApiKeys {
     }
 }
 
+/// What a key is made for.
+#[derive(Debug, Clone, Copy)]
+pub struct Grant<'a> {
+    /// Its name, the only one of its project.
+    pub name: &'a str,
+    /// What it may be used for; at least one.
+    pub scopes: &'a [Scope],
+    /// The one organization it reads; such a key has no scope but `read`.
+    pub organization: Option<&'a str>,
+}
+
 /// Makes a key of 256 random bits, adds it to the file at `path`, and gives it: it cannot be shown
 /// again. The file is created if there is none.
-pub fn create_key(
-    path: &Path,
-    project: &ProjectId,
-    name: &str,
-    scopes: &[Scope],
-) -> Result<String, KeysError> {
+pub fn create_key(path: &Path, project: &ProjectId, grant: Grant<'_>) -> Result<String, KeysError> {
     let key = format!(
         "audit_{}",
         URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())
     );
-    add_key(
-        path,
-        project,
-        NewKey {
-            name,
-            scopes,
-            key: &key,
-        },
-    )?;
+    let Grant {
+        name,
+        scopes,
+        organization,
+    } = grant;
+    let new = NewKey {
+        name,
+        scopes,
+        organization,
+        key: &key,
+    };
+    add_key(path, project, new)?;
     Ok(key)
 }
 
@@ -288,213 +234,28 @@ pub struct NewKey<'a> {
     pub name: &'a str,
     /// What it may be used for; at least one.
     pub scopes: &'a [Scope],
+    /// The one organization it reads; such a key has no scope but `read`.
+    pub organization: Option<&'a str>,
     /// The key itself; any text of at least [`MIN_KEY_LEN`] visible ASCII characters.
     pub key: &'a str,
 }
 
 /// Adds a given key to the file at `path`, which is created if there is none.
 pub fn add_key(path: &Path, project: &ProjectId, new: NewKey<'_>) -> Result<(), KeysError> {
-    let written = |source| KeysError::File {
-        path: path.to_owned(),
-        verb: "written",
-        source,
-    };
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
-    // Held until the end, so that two additions do not lose one.
-    let folder = File::open(folder).map_err(written)?;
-    folder.lock().map_err(written)?;
-    let mut file = match read(path) {
-        Err(KeysError::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-            KeyFile::default()
-        }
-        other => other?,
-    };
-    file.keys.push(Entry {
-        name: new.name.to_owned(),
-        project: project.clone(),
-        sha256: Hash::of(new.key),
-        scopes: new.scopes.to_vec(),
-        created_at: Utc::now().trunc_subsecs(0),
-    });
     if new.key.len() < MIN_KEY_LEN || !new.key.bytes().all(|byte| byte.is_ascii_graphic()) {
         let least = format!("a key has {MIN_KEY_LEN} or more visible ASCII characters");
         return Err(KeysError::Refused(least));
     }
-    check(&file).map_err(KeysError::Refused)?;
-    let text = toml::to_string(&file).map_err(|error| KeysError::Refused(error.to_string()))?;
-
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".new");
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let mut new_file = options.open(&temporary).map_err(written)?;
-    new_file.write_all(text.as_bytes()).map_err(written)?;
-    new_file.sync_all().map_err(written)?;
-    fs::rename(&temporary, path).map_err(written)?;
-    folder.sync_all().map_err(written)
-}
-
-fn stamp(path: &Path) -> Option<Stamp> {
-    let metadata = fs::metadata(path).ok()?;
-    Some(Stamp {
-        inode: metadata.ino(),
-        len: metadata.len(),
-        modified: (metadata.mtime(), metadata.mtime_nsec()),
-    })
-}
-
-fn read(path: &Path) -> Result<KeyFile, KeysError> {
-    let text = fs::read_to_string(path).map_err(|source| KeysError::File {
-        path: path.to_owned(),
-        verb: "read",
-        source,
-    })?;
-    let not_understood = |reason| KeysError::NotUnderstood {
-        path: path.to_owned(),
-        reason,
+    let entry = Entry {
+        name: new.name.to_owned(),
+        project: project.clone(),
+        organization: new.organization.map(ToOwned::to_owned),
+        sha256: Hash::of(new.key),
+        scopes: new.scopes.to_vec(),
+        created_at: Utc::now().trunc_subsecs(0),
     };
-    // The parser's long form quotes the line, and with it a hash.
-    let file: KeyFile =
-        toml::from_str(&text).map_err(|error| not_understood(error.message().to_owned()))?;
-    check(&file).map_err(not_understood)?;
-    Ok(file)
-}
-
-/// Refuses what would make it unclear who a key belongs to or which key is meant.
-fn check(file: &KeyFile) -> Result<(), String> {
-    for (place, entry) in file.keys.iter().enumerate() {
-        if entry.name.is_empty() || entry.scopes.is_empty() {
-            return Err(format!(
-                "every key needs a name and a scope ({:?})",
-                entry.name
-            ));
-        }
-        for other in file.keys.iter().take(place) {
-            if other.sha256 == entry.sha256 {
-                return Err(format!(
-                    "{:?} and {:?} are the same key",
-                    other.name, entry.name
-                ));
-            }
-            if (&other.project, &other.name) == (&entry.project, &entry.name) {
-                return Err(format!(
-                    "{} has two keys named {:?}",
-                    entry.project, entry.name
-                ));
-            }
-        }
-    }
-    Ok(())
+    KeyFile::append(path, entry)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GIVEN: &str = "a-key-of-another-origin-0123456789";
-
-    fn folder_with_key() -> (tempfile::TempDir, PathBuf, String) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("keys.toml");
-        let scopes = [Scope::Write, Scope::Read];
-        let key = create_key(&path, &"acme".parse().unwrap(), "server", &scopes).unwrap();
-        (folder, path, key)
-    }
-
-    fn given(name: &str) -> NewKey<'_> {
-        NewKey {
-            name,
-            scopes: &[Scope::Read],
-            key: GIVEN,
-        }
-    }
-
-    #[test]
-    fn a_created_key_names_its_project_and_is_not_in_the_file() {
-        let (_folder, path, key) = folder_with_key();
-        let identity = ApiKeys::open(&path).unwrap().authenticate(&key).unwrap();
-        assert_eq!(identity.project.as_str(), "acme");
-        assert_eq!(identity.key_name, "server");
-        assert_eq!(identity.scopes, [Scope::Write, Scope::Read]);
-        assert!(
-            key.starts_with("audit_") && key.len() == 49,
-            "{}",
-            key.len()
-        );
-        assert!(!fs::read_to_string(&path).unwrap().contains(&key));
-        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-    }
-
-    #[test]
-    fn a_key_that_is_not_in_the_file_is_nobodys() {
-        let (_folder, path, key) = folder_with_key();
-        let keys = ApiKeys::open(&path).unwrap();
-        for wrong in [
-            "",
-            "x",
-            key.trim_start_matches('a'),
-            &format!("{key}x"),
-            GIVEN,
-        ] {
-            assert_eq!(keys.authenticate(wrong), None, "{wrong}");
-        }
-    }
-
-    #[test]
-    fn a_given_key_is_taken_as_it_is() {
-        let (_folder, path, _) = folder_with_key();
-        add_key(&path, &"other".parse().unwrap(), given("reader")).unwrap();
-        let identity = ApiKeys::open(&path).unwrap().authenticate(GIVEN).unwrap();
-        assert_eq!(
-            (identity.project.as_str(), identity.scopes),
-            ("other", vec![Scope::Read])
-        );
-    }
-
-    #[test]
-    fn a_short_key_a_second_owner_and_a_second_name_are_refused() {
-        let (_folder, path, _) = folder_with_key();
-        let acme = "acme".parse().unwrap();
-        let short = NewKey {
-            key: "x".repeat(31).leak(),
-            ..given("short")
-        };
-        let scopeless = NewKey {
-            scopes: &[],
-            ..given("scopeless")
-        };
-        assert!(add_key(&path, &acme, short).is_err());
-        assert!(add_key(&path, &acme, scopeless).is_err());
-        assert!(add_key(&path, &acme, given("server")).is_err());
-        add_key(&path, &acme, given("reader")).unwrap();
-        assert!(add_key(&path, &"other".parse().unwrap(), given("thief")).is_err());
-        assert_eq!(ApiKeys::open(&path).unwrap().count(), 2);
-    }
-
-    #[test]
-    fn a_changed_file_is_read_again() {
-        let (_folder, path, key) = folder_with_key();
-        let keys = ApiKeys::open(&path).unwrap();
-        assert!(!keys.refresh().unwrap());
-        add_key(&path, &"acme".parse().unwrap(), given("reader")).unwrap();
-        assert_eq!(keys.authenticate(GIVEN), None);
-        assert!(keys.refresh().unwrap());
-        assert!(keys.authenticate(GIVEN).is_some() && keys.authenticate(&key).is_some());
-    }
-
-    #[test]
-    fn a_file_that_is_no_good_is_said_once_and_changes_nothing() {
-        let (_folder, path, key) = folder_with_key();
-        let keys = ApiKeys::open(&path).unwrap();
-        fs::write(&path, "[[keys]]\nname = 'x'\n").unwrap();
-        assert!(keys.refresh().is_err());
-        assert!(!keys.refresh().unwrap());
-        assert!(keys.authenticate(&key).is_some());
-        fs::remove_file(&path).unwrap();
-        assert!(keys.refresh().is_err());
-        assert!(keys.authenticate(&key).is_some());
-    }
-}
+mod tests;

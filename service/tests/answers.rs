@@ -32,6 +32,7 @@ fn app() -> Router {
     let new = NewKey {
         name: "reader",
         scopes: &[Scope::Read],
+        organization: None,
         key: KEY,
     };
     add_key(&path, &"acme".parse().unwrap(), new).unwrap();

@@ -16,7 +16,7 @@ use audit_producer::Producer;
 use audit_query_api::QueryApi;
 use audit_schema::{Event, EventType, ProjectId};
 use audit_service::admin::Readiness;
-use audit_service::keys::{ApiKeys, NewKey, Scope, add_key, create_key};
+use audit_service::keys::{ApiKeys, Grant, NewKey, Scope, add_key, create_key};
 use audit_service::{Tasks, http};
 use axum::http::StatusCode;
 use axum::routing::get;
@@ -347,6 +347,7 @@ fn api_key(options: &Options) -> anyhow::Result<(String, bool)> {
                 NewKey {
                     name: &name,
                     scopes: &scopes,
+                    organization: None,
                     key,
                 },
             )?;
@@ -357,7 +358,12 @@ fn api_key(options: &Options) -> anyhow::Result<(String, bool)> {
         return Ok((key.trim().to_owned(), first));
     }
     let name = format!("local-{}", uuid::Uuid::now_v7());
-    let key = create_key(&file, &project, &name, &scopes)?;
+    let grant = Grant {
+        name: &name,
+        scopes: &scopes,
+        organization: None,
+    };
+    let key = create_key(&file, &project, grant)?;
     write_secret(&shown, &key).context("the API key cannot be kept")?;
     Ok((key, first))
 }

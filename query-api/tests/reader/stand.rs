@@ -183,6 +183,7 @@ pub(crate) fn app(config: &Config) -> Router {
         let new = NewKey {
             name,
             scopes: &[scope],
+            organization: None,
             key: &key(project),
         };
         add_key(&path, &project.parse().unwrap(), new).unwrap();
