@@ -16,7 +16,6 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use audit_schema::ProjectId;
 use audit_schema::row::{EventRow, Millis};
 use audit_service::{ApiError, CanRead};
 use axum::Json;
@@ -26,11 +25,13 @@ use chrono::Utc;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::audit_logs::{DEFAULT_LIMIT, LIMITS, address, embedded, given, rfc3339};
+use crate::audit_logs::{DEFAULT_LIMIT, LIMITS};
 use crate::cursor::{Cursor, Direction, Place, Walk};
-use crate::filter::{EVENT_TYPE, Field, Filter, IDENTIFIER, ORGANIZATION_ID, USER_ID};
+use crate::event::{address, embedded, given, rfc3339};
+use crate::filter::field::{EVENT_TYPE, Field, IDENTIFIER, ORGANIZATION_ID, USER_ID};
+use crate::filter::{Filter, Reach};
 use crate::query_string::QueryString;
-use crate::reader::{Slice, Start, Total};
+use crate::reader::{Slice, Start};
 use crate::{QueryApi, metrics};
 
 /// How long a freeze waits for the next page.
@@ -46,7 +47,7 @@ pub(crate) async fn list_user_events(
     RawQuery(raw): RawQuery,
 ) -> Result<Response, ApiError> {
     let mut query = QueryString::parse(raw.as_deref())?;
-    let filter = required(identity.project, &USER_ID, query.take_one("userId")?)?;
+    let filter = required(Reach::from(&identity), &USER_ID, query.take_one("userId")?)?;
     list(&api, filter, query).await
 }
 
@@ -58,7 +59,7 @@ pub(crate) async fn list_organization_events(
 ) -> Result<Response, ApiError> {
     let mut query = QueryString::parse(raw.as_deref())?;
     let organization = query.take_one("organizationId")?;
-    let filter = required(identity.project, &ORGANIZATION_ID, organization)?;
+    let filter = required(Reach::from(&identity), &ORGANIZATION_ID, organization)?;
     list(&api, filter, query).await
 }
 
@@ -70,7 +71,7 @@ pub(crate) async fn list_activity(
 ) -> Result<Response, ApiError> {
     let mut query = QueryString::parse(raw.as_deref())?;
     let organizations = query.take_one("organizationIds")?;
-    let mut filter = required(identity.project, &ORGANIZATION_ID, organizations)?;
+    let mut filter = required(Reach::from(&identity), &ORGANIZATION_ID, organizations)?;
     for (name, field) in [
         ("userId", &USER_ID),
         ("eventType", &EVENT_TYPE),
@@ -84,12 +85,8 @@ pub(crate) async fn list_activity(
 }
 
 /// A filter that matches nothing if there is no `value`.
-fn required(
-    project: ProjectId,
-    field: &'static Field,
-    value: Option<String>,
-) -> Result<Filter, ApiError> {
-    Filter::new(project).with(field, value.into_iter().collect())
+fn required(reach: Reach, field: &Field, value: Option<String>) -> Result<Filter, ApiError> {
+    Filter::new(reach).with(field, value.into_iter().collect())
 }
 
 async fn list(
@@ -128,7 +125,7 @@ async fn list(
     };
     if let Some(place) = page.rows.last().map(Place::of).or(place) {
         let cursor = Cursor {
-            direction: Direction::Older,
+            direction: Direction::Onward,
             place,
             offset: page.end(),
             walk: Walk {
@@ -140,7 +137,6 @@ async fn list(
         let next = offset.saturating_add(limit);
         api.freezes().keep(&filter, next, cursor, Instant::now());
     }
-    let (Total::Exactly(total) | Total::AtLeast(total)) = page.total;
     let now = Millis::from(Utc::now());
     let answer = PluginEvents {
         events: page
@@ -148,7 +144,7 @@ async fn list(
             .iter()
             .map(|row| PluginEvent::of(row, now))
             .collect(),
-        total,
+        total: page.total.number(),
         limit,
         offset,
     };
@@ -301,9 +297,11 @@ mod tests {
 
     fn filter(user: &str) -> Filter {
         let user = vec![user.to_owned()];
-        Filter::new("acme".parse().unwrap())
-            .with(&USER_ID, user)
-            .unwrap()
+        let reach = Reach {
+            project: "acme".parse().unwrap(),
+            organization: None,
+        };
+        Filter::new(reach).with(&USER_ID, user).unwrap()
     }
 
     fn cursor(offset: u64) -> Cursor {
@@ -313,7 +311,7 @@ mod tests {
             offset,
         };
         Cursor {
-            direction: Direction::Older,
+            direction: Direction::Onward,
             place: Place {
                 created_at: Millis(0),
                 event_id: uuid::Uuid::nil(),
@@ -400,7 +398,7 @@ mod tests {
     }
 
     fn filled_data(data: &str, actor: &str, identifier: &str) -> String {
-        let mut row = crate::audit_logs::tests::row();
+        let mut row = crate::event::tests::row();
         row.event_data = data.to_owned();
         row.actor_id = actor.to_owned();
         row.identifier = identifier.to_owned();
@@ -427,7 +425,7 @@ mod tests {
 
     #[test]
     fn an_event_has_the_fields_the_plugin_reads() {
-        let mut row = crate::audit_logs::tests::row();
+        let mut row = crate::event::tests::row();
         row.country.clear();
         let now = Millis(row.created_at.0 + 119_999);
         insta::assert_snapshot!(serde_json::to_string_pretty(&PluginEvent::of(&row, now)).unwrap());

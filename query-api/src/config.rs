@@ -86,6 +86,11 @@ pub struct Queries {
     /// How long a query may take.
     #[serde(with = "humantime_serde")]
     pub time: Duration,
+    /// How many chunks of files and live readers are read at once.
+    pub bulk_at_once: usize,
+    /// How long the query of such a chunk may take.
+    #[serde(with = "humantime_serde")]
+    pub bulk_time: Duration,
     /// How long counting the total may take.
     #[serde(with = "humantime_serde")]
     pub total_time: Duration,
@@ -129,10 +134,14 @@ impl Validate for Config {
             self.clickhouse.url.is_empty() || self.clickhouse.database.is_empty(),
             "clickhouse.url and clickhouse.database must be set",
         );
-        complain(queries.at_once == 0, "queries.at_once must be at least 1");
         complain(
-            queries.time.as_millis() == 0 || queries.total_time.as_millis() == 0,
-            "queries.time and queries.total_time must be at least 1ms",
+            queries.at_once == 0 || queries.bulk_at_once == 0,
+            "queries.at_once and queries.bulk_at_once must be at least 1",
+        );
+        let times = [queries.time, queries.bulk_time, queries.total_time];
+        complain(
+            times.iter().any(|time| time.as_millis() == 0),
+            "queries.time, queries.bulk_time and queries.total_time must be at least 1ms",
         );
         complain(
             queries.result_rows < MIN_RESULT_ROWS,

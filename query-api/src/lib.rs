@@ -4,8 +4,11 @@ mod audit_logs;
 mod better_auth;
 pub mod config;
 mod cursor;
+mod event;
+mod event_types;
 mod filter;
 mod metrics;
+mod query_object;
 mod query_string;
 mod reader;
 
@@ -13,19 +16,21 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use audit_schema::row::Millis;
 use audit_service::admin::{self, Readiness};
 use audit_service::keys::{ApiKeys, KeysError};
 use audit_service::tasks::TasksError;
 use audit_service::telemetry::{self, TelemetryError};
-use audit_service::{Tasks, http};
+use audit_service::{ApiError, Tasks, http};
 use axum::Router;
 use axum::extract::FromRef;
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use crate::config::Config;
-use crate::cursor::Cursors;
+use crate::cursor::{Cursors, FrozenSet};
+use crate::filter::Reach;
 use crate::reader::Reader;
 
 /// How often ClickHouse is asked whether it is there.
@@ -77,6 +82,18 @@ impl QueryApi {
         }
     }
 
+    /// The frozen set that `text` seals for `reach`, if there is one.
+    fn frozen_as_of(
+        &self,
+        text: Option<&str>,
+        reach: &Reach,
+        now: Millis,
+    ) -> Result<Option<FrozenSet>, ApiError> {
+        let opened = text.map(|text| self.cursors().open_set(text, reach, now));
+        let opened = opened.transpose();
+        opened.inspect_err(|_| metrics::refused("stale_cursor"))
+    }
+
     fn reader(&self) -> &Reader {
         &self.0.reader
     }
@@ -105,7 +122,8 @@ pub fn router(api: QueryApi) -> Router {
     Router::new()
         .route("/v1/audit-logs", get(audit_logs::list_audit_logs))
         .route("/v1/audit-logs/{id}", get(audit_logs::get_audit_log))
-        .route("/v1/event-types", get(audit_logs::list_event_types))
+        .route("/v1/audit-logs/query", post(audit_logs::query_audit_logs))
+        .route("/v1/event-types", get(event_types::list_event_types))
         .route("/events/user", get(better_auth::list_user_events))
         .route(
             "/events/organization",

@@ -4,8 +4,13 @@
 //! is an error and never a wider answer. Text that is not UTF-8 is refused too: replaced by
 //! question marks it would ask for something else.
 
+use std::ops::RangeInclusive;
+
 use audit_service::ApiError;
 use percent_encoding::percent_decode_str;
+
+use crate::filter::field::DATA;
+use crate::filter::{Filter, NOT};
 
 /// Longest name or text that is repeated in a message.
 const MAX_ECHO: usize = 64;
@@ -36,6 +41,11 @@ impl QueryString {
         Ok(Self { pairs })
     }
 
+    /// The same of pairs that were taken apart already.
+    pub(crate) fn of(pairs: Vec<(String, String)>) -> Self {
+        Self { pairs }
+    }
+
     /// Takes a parameter that makes sense once.
     pub(crate) fn take_one(&mut self, name: &'static str) -> Result<Option<String>, ApiError> {
         let mut values = self.take_all(name).into_iter();
@@ -51,12 +61,43 @@ impl QueryString {
         taken.map(|(_, value)| value).collect()
     }
 
-    /// Refuses what nobody took, with the names that would have been taken.
-    pub(crate) fn refuse_rest(self, valid: &[&str]) -> Result<(), ApiError> {
+    /// Takes a whole number of a range; `hint` says what to do beyond it.
+    pub(crate) fn take_number(
+        &mut self,
+        name: &'static str,
+        range: RangeInclusive<u64>,
+        hint: &str,
+    ) -> Result<Option<u64>, ApiError> {
+        let Some(text) = self.take_one(name)? else {
+            return Ok(None);
+        };
+        match text.parse() {
+            Ok(number) if range.contains(&number) => Ok(Some(number)),
+            _ => {
+                let (least, most) = (range.start(), range.end());
+                let reason = format!("must be a whole number from {least} to {most}{hint}");
+                Err(ApiError::invalid(name, reason))
+            }
+        }
+    }
+
+    /// The name of a parameter that begins like this.
+    pub(crate) fn name_beginning_with(&self, prefix: &str) -> Option<String> {
+        let mut names = self.pairs.iter().map(|(name, _)| name);
+        names.find(|name| name.starts_with(prefix)).cloned()
+    }
+
+    /// Refuses what nobody took, with the names that would have been taken: those of a filter, and
+    /// `others`.
+    pub(crate) fn refuse_rest(self, others: &[&'static str]) -> Result<(), ApiError> {
         let Some((name, _)) = self.pairs.first() else {
             return Ok(());
         };
-        let reason = format!("is no parameter here; there are {}", valid.join(", "));
+        let valid: Vec<_> = Filter::names().chain(others.iter().copied()).collect();
+        let reason = format!(
+            "is no parameter here; there are {}, {DATA}<path>, and {NOT} before each of a filter",
+            valid.join(", ")
+        );
         Err(ApiError::invalid(echo(name), reason))
     }
 }
@@ -104,14 +145,12 @@ mod tests {
     #[test]
     fn an_unknown_parameter_is_answered_with_the_valid_ones() {
         let query = QueryString::parse(Some("usrId=u1")).unwrap();
-        let error = query.refuse_rest(&["userId", "limit"]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "usrId: is no parameter here; there are userId, limit"
-        );
+        let error = query.refuse_rest(&["limit"]).unwrap_err().to_string();
+        assert!(error.starts_with("usrId: is no parameter here; there are userId, "));
+        assert!(error.contains(", limit, data.<path>, "), "{error}");
         let long = "x".repeat(10_000);
         let query = QueryString::parse(Some(&long)).unwrap();
-        assert!(query.refuse_rest(&[]).unwrap_err().to_string().len() < 200);
+        assert!(query.refuse_rest(&[]).unwrap_err().to_string().len() < 500);
     }
 
     proptest! {

@@ -155,6 +155,14 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// All there are.
+    pub const ALL: [Self; 4] = [
+        Self::Success,
+        Self::Failure,
+        Self::Blocked,
+        Self::Challenged,
+    ];
+
     /// The word it is stored and filtered as.
     pub fn as_str(self) -> &'static str {
         match self {

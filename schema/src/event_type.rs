@@ -130,6 +130,30 @@ pub enum Category {
     Security,
 }
 
+impl Category {
+    /// All there are, in the order of the documentation.
+    pub const ALL: [Self; 6] = [
+        Self::User,
+        Self::Session,
+        Self::Account,
+        Self::Verification,
+        Self::Organization,
+        Self::Security,
+    ];
+
+    /// The word it is asked for by.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Session => "session",
+            Self::Account => "account",
+            Self::Verification => "verification",
+            Self::Organization => "organization",
+            Self::Security => "security",
+        }
+    }
+}
+
 /// One documented event type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -251,6 +275,10 @@ impl EventType<'static> {
 impl EventType<'static> {
     /// Events had to be dropped before they reached Kafka: how many, of what type, when and why.
     pub const AUDIT_EVENTS_LOST: Self = Self(Cow::Borrowed("audit_events_lost"));
+    /// Somebody read events.
+    pub const AUDIT_LOG_READ: Self = Self(Cow::Borrowed("audit_log_read"));
+    /// Somebody began to take events away as a file.
+    pub const AUDIT_LOG_EXPORTED: Self = Self(Cow::Borrowed("audit_log_exported"));
 }
 
 #[cfg(test)]

@@ -6,15 +6,23 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use uuid::Uuid;
 
+use super::page::{KEY, page, share_a_key};
+use super::refusal::refusal;
+use super::watermarks::{Watermark, frozen_set};
 use super::*;
-use crate::audit_logs::tests::row;
-use crate::cursor::Cursors;
+use crate::cursor::{Cursor, Cursors, Direction, Place, Walk};
+use crate::event::tests::row;
+use crate::filter::{Order, Reach};
+use audit_schema::Position;
+use audit_schema::row::EventRow;
 
 const NOW: Millis = Millis(1_800_000_000_000);
 
 fn limits() -> Queries {
     Queries {
         at_once: 1,
+        bulk_at_once: 1,
+        bulk_time: Duration::from_secs(60),
         wait: Duration::from_millis(5),
         time: Duration::from_millis(5_250),
         total_time: Duration::from_secs(1),
@@ -28,8 +36,12 @@ fn reader() -> Reader {
     Reader::new(Client::default(), limits())
 }
 
-fn all() -> Filter {
-    Filter::new("acme".parse().unwrap())
+fn all(order: Order) -> Filter {
+    let reach = Reach {
+        project: "acme".parse().unwrap(),
+        organization: None,
+    };
+    Filter::new(reach).in_order(order)
 }
 
 fn event(millis: i64, id: u128, partition: u32, offset: u64) -> EventRow {
@@ -90,7 +102,7 @@ fn key(row: &EventRow) -> (Millis, Uuid, u32, u64) {
 }
 
 /// What the query of a page says, on a table that is a list.
-fn model(table: &[EventRow], walk: &Walk, slice: Slice<'_>) -> Page {
+fn model(table: &[EventRow], walk: &Walk, order: Order, slice: Slice<'_>) -> Page {
     let Slice { start, limit } = slice;
     let in_set = |row: &&EventRow| {
         let at = |end: &&Position| end.partition == row.source_partition;
@@ -98,7 +110,10 @@ fn model(table: &[EventRow], walk: &Walk, slice: Slice<'_>) -> Page {
         end.is_some_and(|end| row.source_offset < end.offset)
     };
     let mut rows: Vec<_> = table.iter().filter(in_set).cloned().collect();
-    rows.sort_by_key(|row| std::cmp::Reverse(key(row)));
+    rows.sort_by_key(key);
+    if order == Order::Descending {
+        rows.reverse();
+    }
     let total = u64::try_from(rows.len()).unwrap();
     match start {
         Start::Top(skip) => rows = rows.split_off(rows.len().min(usize::try_from(skip).unwrap())),
@@ -106,24 +121,29 @@ fn model(table: &[EventRow], walk: &Walk, slice: Slice<'_>) -> Page {
             let place = &cursor.place;
             let (partition, offset) = (place.position.partition, place.position.offset);
             let beside = (place.created_at, place.event_id, partition, offset);
+            let before = |row: &EventRow| match order {
+                Order::Descending => key(row) > beside,
+                Order::Ascending => key(row) < beside,
+            };
             match cursor.direction {
-                Direction::Older => rows.retain(|row| key(row) < beside),
-                Direction::Newer => {
-                    rows.retain(|row| key(row) > beside);
+                Direction::Onward => rows.retain(|row| key(row) != beside && !before(row)),
+                Direction::Back => {
+                    rows.retain(before);
                     rows.reverse();
                 }
             }
         }
+        Start::Behind(_) => unreachable!("pages are beside cursors"),
     }
     rows.truncate(usize::try_from(limit + 1).unwrap());
-    page(rows, Some(total), slice)
+    page(rows, Total::Exactly(total), slice)
 }
 
 /// The cursor of the next page, through its text and back.
 fn next(page: &Page, direction: Direction, walk: &Walk) -> Option<Cursor> {
     let (row, offset) = match direction {
-        Direction::Older => (page.rows.last().filter(|_| page.older)?, page.end()),
-        Direction::Newer => (page.rows.first().filter(|_| page.offset > 0)?, page.offset),
+        Direction::Onward => (page.rows.last().filter(|_| page.more)?, page.end()),
+        Direction::Back => (page.rows.first().filter(|_| page.offset > 0)?, page.offset),
     };
     let cursor = Cursor {
         direction,
@@ -131,8 +151,9 @@ fn next(page: &Page, direction: Direction, walk: &Walk) -> Option<Cursor> {
         offset,
         walk: walk.clone(),
     };
+    let filter = all(Order::Descending);
     let cursors = Cursors::new(b"secret", Duration::from_secs(1));
-    let opened = cursors.open(&cursors.seal(&cursor, &all()), &all(), NOW);
+    let opened = cursors.open(&cursors.seal(&cursor, &filter), &filter, NOW);
     Some(opened.unwrap())
 }
 
@@ -154,13 +175,18 @@ proptest! {
         end in 0_u64..60,
         limits in prop::collection::vec(1_u64..12, 1..8),
         begin: Index,
+        ascending: bool,
     ) {
+        let order = if ascending { Order::Ascending } else { Order::Descending };
         // Partition 2 has no watermark yet.
         let walk = walk(&[(0, end), (1, end)]);
         let wanted: Vec<_> = {
             let in_set = |row: &&EventRow| row.source_partition < 2 && row.source_offset < end;
             let mut wanted: Vec<_> = table.iter().filter(in_set).map(key).collect();
-            wanted.sort_unstable_by(|a, b| b.cmp(a));
+            wanted.sort_unstable();
+            if !ascending {
+                wanted.reverse();
+            }
             wanted
         };
         let mut limits = limits.iter().copied().cycle();
@@ -168,7 +194,7 @@ proptest! {
         let skip = begin.index(wanted.len() + 1);
 
         let mut seen = Vec::new();
-        let mut page = model(&table, &walk, Slice { start: Start::Top(u64::try_from(skip).unwrap()), limit: limit() });
+        let mut page = model(&table, &walk, order, Slice { start: Start::Top(u64::try_from(skip).unwrap()), limit: limit() });
         let mut table = table;
         // Rows that become readable during the walk: above the frozen offsets, at any time.
         table.extend(later.into_iter().map(|mut row| {
@@ -179,14 +205,14 @@ proptest! {
             prop_assert_eq!(page.offset, u64::try_from(skip + seen.len()).unwrap());
             prop_assert_eq!(page.total, Total::Exactly(u64::try_from(wanted.len()).unwrap()));
             seen.extend(page.rows.iter().map(key));
-            let Some(cursor) = next(&page, Direction::Older, &walk) else { break };
-            page = model(&table, &walk, Slice { start: Start::At(&cursor), limit: limit() });
+            let Some(cursor) = next(&page, Direction::Onward, &walk) else { break };
+            page = model(&table, &walk, order, Slice { start: Start::At(&cursor), limit: limit() });
         }
         prop_assert_eq!(&seen, &wanted[skip..]);
 
         let mut back: Vec<_> = page.rows.iter().map(key).collect();
-        while let Some(cursor) = next(&page, Direction::Newer, &walk) {
-            page = model(&table, &walk, Slice { start: Start::At(&cursor), limit: limit() });
+        while let Some(cursor) = next(&page, Direction::Back, &walk) {
+            page = model(&table, &walk, order, Slice { start: Start::At(&cursor), limit: limit() });
             back.splice(0..0, page.rows.iter().map(key));
             prop_assert_eq!(page.offset, u64::try_from(wanted.len() - back.len()).unwrap());
         }
@@ -200,15 +226,15 @@ proptest! {
 #[test]
 fn a_total_that_was_not_counted_is_at_least_what_was_seen() {
     let rows = || vec![event(1, 1, 0, 1), event(1, 2, 0, 2), event(1, 3, 0, 3)];
-    let total = |rows, start, limit| page(rows, None, Slice { start, limit }).total;
+    let total = |rows, start, limit| page(rows, Total::AtLeast(0), Slice { start, limit }).total;
     assert_eq!(total(rows(), Start::Top(10), 2), Total::AtLeast(13));
     assert_eq!(total(rows(), Start::Top(10), 3), Total::AtLeast(13));
     assert_eq!(total(Vec::new(), Start::Top(10), 2), Total::AtLeast(0));
-    let older = beside(Direction::Older);
-    assert_eq!(total(Vec::new(), Start::At(&older), 2), Total::AtLeast(20));
-    let newer = beside(Direction::Newer);
+    let onward = beside(Direction::Onward);
+    assert_eq!(total(Vec::new(), Start::At(&onward), 2), Total::AtLeast(20));
+    let back = beside(Direction::Back);
     // Two on the page, the third before it, and the cursor's own behind it.
-    assert_eq!(total(rows(), Start::At(&newer), 2), Total::AtLeast(21));
+    assert_eq!(total(rows(), Start::At(&back), 2), Total::AtLeast(21));
 }
 
 #[test]
@@ -226,17 +252,21 @@ fn rows_of_one_id_and_time_are_noticed() {
     ]));
 }
 
-#[test]
-fn the_queries_say_what_they_should() {
+#[tokio::test]
+async fn the_queries_say_what_they_should() {
     let (reader, walk) = (reader(), walk(&[(0, 5), (1, 6)]));
-    let sql = |start| {
-        let slice = Slice { start, limit: 50 };
-        let query = reader.page_query(&all(), &walk.set, slice, KEY);
-        query.sql_display().to_string()
-    };
-    let (older, newer) = (beside(Direction::Older), beside(Direction::Newer));
-    let starts = [Start::Top(10), Start::At(&older), Start::At(&newer)];
-    insta::assert_snapshot!(starts.map(sql).join("\n\n"));
+    let reading = reader.admit().await.unwrap();
+    let (onward, back) = (beside(Direction::Onward), beside(Direction::Back));
+    let starts = [Start::Top(10), Start::At(&onward), Start::At(&back)];
+    let mut said = Vec::new();
+    for order in [Order::Descending, Order::Ascending] {
+        for start in starts {
+            let slice = Slice { start, limit: 50 };
+            let query = reading.page_query(&all(order), &walk.set, slice, KEY);
+            said.push(query.sql_display().to_string());
+        }
+    }
+    insta::assert_snapshot!(said.join("\n\n"));
 }
 
 #[test]
@@ -279,6 +309,17 @@ async fn a_request_that_waited_long_enough_is_sent_away() {
     ));
     drop(first);
     assert!(reader.admit().await.is_ok());
+}
+
+#[tokio::test]
+async fn files_and_live_readers_keep_no_page_waiting() {
+    let reader = reader();
+    let file = reader.turn().await.unwrap();
+    let page = reader.admit().await.unwrap();
+    let second = tokio::time::timeout(Duration::from_millis(5), reader.turn());
+    assert!(second.await.is_err(), "one chunk at once");
+    drop((file, page));
+    assert!(reader.turn().await.is_ok());
 }
 
 #[test]

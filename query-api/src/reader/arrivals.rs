@@ -1,0 +1,245 @@
+//! Events in the order in which Kafka took them: what a live reader has not seen yet.
+//!
+//! Within a partition that is the order of offsets. Between partitions it is that of `loggedAt`,
+//! as far as each partition's own order allows: the partitions are merged.
+
+use std::time::Instant;
+
+use audit_schema::Position;
+use audit_schema::row::{EVENTS, EventRow};
+use clickhouse::Row;
+
+use super::{Admitted, ApiError, Filter, FrozenSet, metrics, refusal};
+use crate::cursor::Place;
+
+/// What came, in order, and how far that goes.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Arrivals {
+    pub(crate) rows: Vec<EventRow>,
+    /// What was seen when all of the rows are.
+    pub(crate) seen: FrozenSet,
+}
+
+impl Admitted<'_> {
+    /// The events of `filter` in `set` that are not in `seen`, at most `most` of each partition.
+    pub(crate) async fn arrivals(
+        &self,
+        filter: &Filter,
+        seen: &FrozenSet,
+        set: &FrozenSet,
+        most: u64,
+    ) -> Result<Arrivals, ApiError> {
+        let ranges = unseen(seen, set);
+        if ranges.is_empty() {
+            return Ok(merge(Vec::new(), seen, set, most));
+        }
+        let begun = Instant::now();
+        let predicate = filter.predicate(set.frozen_at);
+        // Numbers of ours, not values of a caller.
+        let ranges = ranges.iter().map(|(from, end)| {
+            format!(
+                "(source_incarnation = {} AND source_partition = {} \
+                 AND source_offset >= {} AND source_offset < {end})",
+                from.incarnation, from.partition, from.offset
+            )
+        });
+        let sql = format!(
+            "SELECT {} FROM {EVENTS} WHERE {} AND ({}) \
+             ORDER BY source_incarnation, source_partition, source_offset \
+             LIMIT {most} BY source_incarnation, source_partition",
+            EventRow::COLUMN_NAMES.join(", "),
+            predicate.sql,
+            ranges.collect::<Vec<_>>().join(" OR ")
+        );
+        let rows = predicate.bind(self.client.query_raw(&sql)).fetch_all();
+        let rows = rows.await.map_err(refusal)?;
+        metrics::queried("arrivals", begun.elapsed());
+        Ok(merge(rows, seen, set, most))
+    }
+}
+
+/// The ranges of offsets in `set` that are not in `seen`: where each begins, and its end.
+fn unseen(seen: &FrozenSet, set: &FrozenSet) -> Vec<(Position, u64)> {
+    let ranges = set.ends.iter().map(|end| (begin(seen, end), end.offset));
+    ranges.filter(|(from, end)| from.offset < *end).collect()
+}
+
+/// The first position of `end`'s partition that is not in `seen`.
+fn begin(seen: &FrozenSet, end: &Position) -> Position {
+    let same = |p: &&Position| (p.incarnation, p.partition) == (end.incarnation, end.partition);
+    let offset = seen.ends.iter().find(same).map_or(0, |p| p.offset);
+    Position { offset, ..*end }
+}
+
+/// Merges rows that are sorted by position. Where a partition has `most` rows there may be more of
+/// it, so what comes behind its last one is left for the next time.
+fn merge(rows: Vec<EventRow>, seen: &FrozenSet, set: &FrozenSet, most: u64) -> Arrivals {
+    let mut ends = set.ends.clone();
+    let mut partitions: Vec<(Position, std::iter::Peekable<std::vec::IntoIter<EventRow>>)> =
+        Vec::new();
+    let mut rows = rows.into_iter().peekable();
+    while let Some(first) = rows.peek() {
+        let of = Place::of(first).position;
+        let mut own = Vec::new();
+        let belongs = |row: &EventRow| {
+            (row.source_incarnation, row.source_partition) == (of.incarnation, of.partition)
+        };
+        while let Some(row) = rows.next_if(|row| belongs(row)) {
+            own.push(row);
+        }
+        partitions.push((of, own.into_iter().peekable()));
+    }
+    let is_full = |len: usize| u64::try_from(len).unwrap_or(u64::MAX) >= most;
+    let full: Vec<bool> = partitions
+        .iter()
+        .map(|(_, own)| is_full(own.len()))
+        .collect();
+
+    let mut merged = Vec::new();
+    loop {
+        let heads = partitions.iter_mut().enumerate();
+        let next = heads
+            .filter_map(|(place, (_, own))| Some((own.peek()?.logged_at, place)))
+            .min();
+        let Some((_, place)) = next else { break };
+        let Some((_, own)) = partitions.get_mut(place) else {
+            break;
+        };
+        merged.extend(own.next());
+        if own.peek().is_none() && full.get(place) == Some(&true) {
+            break;
+        }
+    }
+    let unfinished = partitions
+        .iter_mut()
+        .zip(&full)
+        .filter_map(|((of, own), full)| {
+            // The first row that was left; or behind the last one, of a partition that may have more.
+            match own.peek() {
+                Some(row) => Some(Place::of(row).position),
+                None if *full => {
+                    let last = merged.iter().rev().map(|row| Place::of(row).position);
+                    let mut of_it = last
+                        .filter(|p| (p.incarnation, p.partition) == (of.incarnation, of.partition));
+                    of_it.next().map(|last| Position {
+                        offset: last.offset.saturating_add(1),
+                        ..last
+                    })
+                }
+                None => None,
+            }
+        });
+    for stop in unfinished.collect::<Vec<_>>() {
+        for end in &mut ends {
+            if (end.incarnation, end.partition) == (stop.incarnation, stop.partition) {
+                end.offset = stop.offset;
+            }
+        }
+    }
+    // A watermark never goes back, but what a reader has seen may be of another, fresher look.
+    for end in &mut ends {
+        end.offset = end.offset.max(begin(seen, end).offset);
+    }
+    Arrivals {
+        rows: merged,
+        seen: FrozenSet {
+            ends,
+            ..set.clone()
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::tests::row;
+    use audit_schema::row::Millis;
+    use proptest::prelude::*;
+
+    fn set(ends: &[u64]) -> FrozenSet {
+        let end = |(partition, offset): (u32, &u64)| Position {
+            incarnation: 1,
+            partition,
+            offset: *offset,
+        };
+        FrozenSet {
+            frozen_at: Millis(1),
+            complete_up_to: None,
+            ends: (0..).zip(ends).map(end).collect(),
+        }
+    }
+
+    fn at(partition: u32, offset: u64, logged_at: i64) -> EventRow {
+        EventRow {
+            source_incarnation: 1,
+            source_partition: partition,
+            source_offset: offset,
+            logged_at: Millis(logged_at),
+            ..row()
+        }
+    }
+
+    /// What the query gives: in the order of positions, so many of each partition.
+    fn asked(table: &[EventRow], seen: &FrozenSet, set: &FrozenSet, most: u64) -> Vec<EventRow> {
+        let mut rows = Vec::new();
+        for (from, end) in unseen(seen, set) {
+            let of = |row: &&EventRow| {
+                row.source_partition == from.partition
+                    && (from.offset..end).contains(&row.source_offset)
+            };
+            let of = table.iter().filter(of).take(usize::try_from(most).unwrap());
+            rows.extend(of.cloned());
+        }
+        rows
+    }
+
+    #[test]
+    fn partitions_are_merged_by_time_and_keep_their_own_order() {
+        let rows = vec![at(0, 0, 10), at(0, 1, 40), at(1, 0, 30), at(1, 1, 20)];
+        let arrivals = merge(rows, &set(&[0, 0]), &set(&[2, 2]), 10);
+        let offsets: Vec<_> = arrivals
+            .rows
+            .iter()
+            .map(|row| (row.source_partition, row.source_offset))
+            .collect();
+        assert_eq!(offsets, [(0, 0), (1, 0), (1, 1), (0, 1)]);
+        assert_eq!(arrivals.seen, set(&[2, 2]));
+    }
+
+    proptest! {
+        #[test]
+        fn every_event_arrives_once_and_each_partition_in_order(
+            offsets in prop::collection::vec((0_u32..3, 1_u64..4, 0_i64..50), 0..60),
+            looks in prop::collection::vec(0_u64..40, 0..6),
+            most in 1_u64..6,
+        ) {
+            let mut table = Vec::new();
+            let mut next = [0_u64; 3];
+            for (partition, step, logged_at) in offsets {
+                let next = &mut next[usize::try_from(partition).unwrap()];
+                *next += step;
+                table.push(at(partition, *next, logged_at));
+            }
+            table.sort_by_key(|row| (row.source_partition, row.source_offset));
+            let mut seen = set(&[0, 0, 0]);
+            let mut arrived = Vec::new();
+            let mut low = 0;
+            let looks = looks.into_iter().map(|end| { low = low.max(end); low });
+            // In the end everything is readable, and the reader comes back until it has all.
+            let looks: Vec<_> = looks.chain(std::iter::repeat_n(1_000, 70)).collect();
+            for end in looks {
+                let now = set(&[end, end, end]);
+                let arrivals = merge(asked(&table, &seen, &now, most), &seen, &now, most);
+                arrived.extend(arrivals.rows);
+                seen = arrivals.seen;
+            }
+            for partition in 0..3 {
+                let of = |row: &&EventRow| row.source_partition == partition;
+                let offsets = |rows: &[EventRow]| -> Vec<_> {
+                    rows.iter().filter(of).map(|row| row.source_offset).collect()
+                };
+                prop_assert_eq!(offsets(&arrived), offsets(&table));
+            }
+        }
+    }
+}

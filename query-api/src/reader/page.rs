@@ -1,0 +1,363 @@
+//! Pages of a walk, and chunks of it.
+//!
+//! A page is found by the place of its neighbour, never by time alone: rows that share a
+//! millisecond are each on one page.
+
+use std::time::Instant;
+
+use audit_schema::row::EventRow;
+use clickhouse::Row;
+use serde::Deserialize;
+
+use super::refusal::is_over_limits;
+use super::{Admitted, ApiError, Filter, FrozenSet, Query, metrics, refusal, seconds};
+use crate::cursor::{Cursor, Direction, Place, Walk};
+use crate::filter::Order;
+
+/// The parts of a row's place. The position decides between reports of one id.
+const PLACE: &[&str] = &[
+    "created_at",
+    "event_id",
+    "source_incarnation",
+    "source_partition",
+    "source_offset",
+];
+
+/// Those that the table is ordered by: sorting by them reads the rows of the page and no others.
+pub(super) const KEY: &[&str] = &["created_at", "event_id"];
+
+/// The given place, as [`PLACE`] is.
+const GIVEN_PLACE: &str = "(fromUnixTimestamp64Milli({place_time:Int64}, 'UTC'), {place_id:UUID}, \
+    {place_incarnation:UInt32}, {place_partition:UInt32}, {place_offset:UInt64})";
+
+/// How much of the time for the total the engine may take, in percent: the rest is for its answer
+/// to come in time.
+const COUNTING_SHARE: u32 = 80;
+
+/// Where a page begins.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Start<'a> {
+    /// Behind so many events of the walk.
+    Top(u64),
+    /// Beside the place of a cursor.
+    At(&'a Cursor),
+    /// Behind this place.
+    Behind(&'a Place),
+}
+
+impl Start<'_> {
+    /// The place the page lies beside, and on which side.
+    fn beside(&self) -> Option<(&Place, Direction)> {
+        match self {
+            Self::Top(_) => None,
+            Self::At(cursor) => Some((&cursor.place, cursor.direction)),
+            Self::Behind(place) => Some((place, Direction::Onward)),
+        }
+    }
+
+    fn skip(&self) -> u64 {
+        match self {
+            Self::Top(skip) => *skip,
+            Self::At(_) | Self::Behind(_) => 0,
+        }
+    }
+}
+
+/// Which rows of a walk a page has.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Slice<'a> {
+    pub(crate) start: Start<'a>,
+    /// How many at most.
+    pub(crate) limit: u64,
+}
+
+/// One page, in the order of its walk, and what is around it.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) rows: Vec<EventRow>,
+    /// The most rows it could have.
+    pub(crate) limit: u64,
+    /// How many events of the frozen set are before it.
+    pub(crate) offset: u64,
+    /// Whether the walk goes on behind it.
+    pub(crate) more: bool,
+    pub(crate) total: Total,
+}
+
+impl Page {
+    /// How many events of the frozen set are before the next page.
+    pub(crate) fn end(&self) -> u64 {
+        self.offset.saturating_add(count(&self.rows))
+    }
+}
+
+/// Rows that follow one another in a walk.
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    pub(crate) rows: Vec<EventRow>,
+    /// Whether the walk goes on behind them.
+    pub(crate) more: bool,
+}
+
+/// How many events a filter matches in a frozen set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Total {
+    /// This many.
+    Exactly(u64),
+    /// This many were seen when the time to count was over.
+    AtLeast(u64),
+}
+
+impl Total {
+    /// The number, if it is the whole number.
+    pub(crate) fn exactly(self) -> Option<u64> {
+        match self {
+            Self::Exactly(rows) => Some(rows),
+            Self::AtLeast(_) => None,
+        }
+    }
+
+    /// The number, whatever it says.
+    pub(crate) fn number(self) -> u64 {
+        let (Self::Exactly(rows) | Self::AtLeast(rows)) = self;
+        rows
+    }
+}
+
+#[derive(Debug, Row, Deserialize)]
+struct Count {
+    rows: u64,
+}
+
+impl Admitted<'_> {
+    /// The events of `filter` in a slice of `walk`, and how many there are in all, which is
+    /// counted once in a walk.
+    pub(crate) async fn page(
+        &self,
+        filter: &Filter,
+        walk: &Walk,
+        slice: Slice<'_>,
+    ) -> Result<Page, ApiError> {
+        let Walk { set, total } = walk;
+        if set.ends.is_empty() {
+            return Ok(page(Vec::new(), Total::Exactly(0), slice));
+        }
+        let total = async {
+            match total {
+                Some(total) => Ok(Total::Exactly(*total)),
+                None => self.total(filter, set).await,
+            }
+        };
+        let rows = self.rows(filter, set, slice, u64::MAX);
+        let (rows, total) = tokio::try_join!(rows, total)?;
+        Ok(page(rows, total, slice))
+    }
+
+    /// The next events of a walk, as many as `slice` says but no more than `bytes` of text by much.
+    pub(crate) async fn chunk(
+        &self,
+        filter: &Filter,
+        set: &FrozenSet,
+        slice: Slice<'_>,
+        bytes: u64,
+    ) -> Result<Chunk, ApiError> {
+        if set.ends.is_empty() {
+            return Ok(Chunk {
+                rows: Vec::new(),
+                more: false,
+            });
+        }
+        let mut rows = self.rows(filter, set, slice, bytes).await?;
+        let full = rows.iter().map(text_bytes).sum::<u64>() >= bytes;
+        let more = full || count(&rows) > slice.limit;
+        rows.truncate(usize::try_from(slice.limit).unwrap_or(usize::MAX));
+        Ok(Chunk { rows, more })
+    }
+
+    /// The row at a position, if `filter` matches it.
+    pub(crate) async fn row_at(
+        &self,
+        filter: &Filter,
+        set: &FrozenSet,
+        position: audit_schema::Position,
+    ) -> Result<Option<EventRow>, ApiError> {
+        let rest = " AND source_incarnation = {at_incarnation:UInt32} \
+                    AND source_partition = {at_partition:UInt32} \
+                    AND source_offset = {at_offset:UInt64}";
+        let columns = EventRow::COLUMN_NAMES.join(", ");
+        let query = self
+            .select(&columns, filter, set, rest)
+            .param("at_incarnation", position.incarnation)
+            .param("at_partition", position.partition)
+            .param("at_offset", position.offset);
+        query.fetch_optional().await.map_err(refusal)
+    }
+
+    /// Sorting by the whole place costs twice as much as by the key, and is needed only where
+    /// one id was reported twice.
+    async fn rows(
+        &self,
+        filter: &Filter,
+        set: &FrozenSet,
+        slice: Slice<'_>,
+        bytes: u64,
+    ) -> Result<Vec<EventRow>, ApiError> {
+        let begun = Instant::now();
+        let by = async |parts| {
+            let query = self.page_query(filter, set, slice, parts);
+            fetch(query, bytes).await.map_err(refusal)
+        };
+        let rows = match slice.start {
+            // What is skipped is not seen.
+            Start::Top(1..) => by(PLACE).await,
+            _ => match by(KEY).await {
+                Ok(rows) if share_a_key(&rows) => by(PLACE).await,
+                rows => rows,
+            },
+        };
+        metrics::queried("page", begun.elapsed());
+        rows
+    }
+
+    /// The query for a page and one row more, which tells whether that was all. It sorts by
+    /// `parts` of the place.
+    pub(super) fn page_query(
+        &self,
+        filter: &Filter,
+        set: &FrozenSet,
+        slice: Slice<'_>,
+        parts: &[&str],
+    ) -> Query {
+        let beside = slice.start.beside();
+        let onward = beside.is_none_or(|(_, direction)| direction == Direction::Onward);
+        let (than, direction) = match (filter.order, onward) {
+            (Order::Descending, true) | (Order::Ascending, false) => ("<", "DESC"),
+            (Order::Descending, false) | (Order::Ascending, true) => (">", "ASC"),
+        };
+        let beyond = beside.map(|_| {
+            // The first condition follows from the second, but the index understands only it.
+            format!(
+                " AND created_at {than}= fromUnixTimestamp64Milli({{place_time:Int64}}, 'UTC') \
+                 AND ({}) {than} {GIVEN_PLACE}",
+                PLACE.join(", ")
+            )
+        });
+        let order = parts.iter().map(|part| format!("{part} {direction}"));
+        let rest = format!(
+            "{} ORDER BY {} LIMIT {{rows:UInt64}} OFFSET {{skip:UInt64}}",
+            beyond.unwrap_or_default(),
+            order.collect::<Vec<_>>().join(", ")
+        );
+        let query = self
+            .select(&EventRow::COLUMN_NAMES.join(", "), filter, set, &rest)
+            .param("rows", slice.limit.saturating_add(1))
+            .param("skip", slice.start.skip())
+            // Reading ahead costs more than it gives where a page is all that is wanted.
+            .with_setting("read_in_order_use_buffering", "0")
+            .with_setting("max_block_size", "8192");
+        match beside {
+            Some((place, _)) => at(query, place),
+            None => query,
+        }
+    }
+
+    /// How many events there are, or how many were counted when the time for that was over.
+    async fn total(&self, filter: &Filter, set: &FrozenSet) -> Result<Total, ApiError> {
+        let begun = Instant::now();
+        let budget = self.limits.total_time;
+        let counting = budget * COUNTING_SHARE / 100;
+        let query = self
+            .select("count() AS rows", filter, set, "")
+            .with_setting("max_execution_time", seconds(counting))
+            .with_setting("timeout_overflow_mode", "break");
+        let counted = tokio::time::timeout(budget, query.fetch_one::<Count>()).await;
+        let took = begun.elapsed();
+        metrics::queried("total", took);
+        let total = match counted {
+            // The engine breaks off when its time is over, by a clock that began after ours, so
+            // an answer that came before that is whole.
+            Ok(Ok(count)) if took < counting => Ok(Total::Exactly(count.rows)),
+            Ok(Ok(count)) => Ok(Total::AtLeast(count.rows)),
+            Err(_) => Ok(Total::AtLeast(0)),
+            Ok(Err(error)) if is_over_limits(&error) => Ok(Total::AtLeast(0)),
+            Ok(Err(error)) => Err(refusal(error)),
+        };
+        metrics::totalled(matches!(total, Ok(Total::Exactly(_))));
+        total
+    }
+}
+
+/// The rows of a query, until they have so many bytes of text.
+async fn fetch(query: Query, bytes: u64) -> Result<Vec<EventRow>, super::Error> {
+    let mut cursor = query.fetch::<EventRow>()?;
+    let (mut rows, mut held) = (Vec::new(), 0_u64);
+    while let Some(row) = cursor.next().await? {
+        held = held.saturating_add(text_bytes(&row));
+        rows.push(row);
+        if held >= bytes {
+            break;
+        }
+    }
+    Ok(rows)
+}
+
+/// The bytes of a row that have no bound of their own.
+fn text_bytes(row: &EventRow) -> u64 {
+    let texts = [&row.event_data, &row.event_display_name, &row.user_agent];
+    let bytes: usize = texts.iter().map(|text| text.len()).sum();
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
+fn count(rows: &[EventRow]) -> u64 {
+    u64::try_from(rows.len()).unwrap_or(u64::MAX)
+}
+
+fn at(query: Query, place: &Place) -> Query {
+    query
+        .param("place_time", place.created_at.0)
+        .param("place_id", place.event_id.to_string())
+        .param("place_incarnation", place.position.incarnation)
+        .param("place_partition", place.position.partition)
+        .param("place_offset", place.position.offset)
+}
+
+/// Whether two of the rows, which are sorted by it, have the same [`KEY`].
+pub(super) fn share_a_key(rows: &[EventRow]) -> bool {
+    let mut pairs = rows.iter().zip(rows.iter().skip(1));
+    pairs.any(|(a, b)| (a.created_at, a.event_id) == (b.created_at, b.event_id))
+}
+
+/// The page made of the rows of [`Admitted::page_query`], and what is known of the total.
+pub(super) fn page(mut rows: Vec<EventRow>, total: Total, slice: Slice<'_>) -> Page {
+    let Slice { start, limit } = slice;
+    let followed = count(&rows) > limit;
+    rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    let len = count(&rows);
+    let (offset, more) = match start {
+        Start::Top(skip) => (skip, followed),
+        Start::At(cursor) => match cursor.direction {
+            Direction::Onward => (cursor.offset, followed),
+            Direction::Back => {
+                rows.reverse();
+                // The cursor's own event is the next one.
+                (cursor.offset.saturating_sub(len), true)
+            }
+        },
+        Start::Behind(_) => (0, followed),
+    };
+    let seen = match start {
+        // Nothing is known of an offset behind the end.
+        Start::Top(_) if rows.is_empty() => 0,
+        _ => offset.saturating_add(len).saturating_add(more.into()),
+    };
+    Page {
+        rows,
+        limit,
+        offset,
+        more,
+        total: match total {
+            Total::AtLeast(counted) => Total::AtLeast(counted.max(seen)),
+            exactly @ Total::Exactly(_) => exactly,
+        },
+    }
+}
