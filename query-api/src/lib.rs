@@ -11,6 +11,7 @@ mod metrics;
 mod query_object;
 mod query_string;
 mod reader;
+mod stats;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -123,6 +124,7 @@ pub fn router(api: QueryApi) -> Router {
         .route("/v1/audit-logs", get(audit_logs::list_audit_logs))
         .route("/v1/audit-logs/{id}", get(audit_logs::get_audit_log))
         .route("/v1/audit-logs/query", post(audit_logs::query_audit_logs))
+        .route("/v1/audit-logs/stats", get(stats::count_audit_logs))
         .route("/v1/event-types", get(event_types::list_event_types))
         .route("/events/user", get(better_auth::list_user_events))
         .route(
