@@ -9,10 +9,11 @@ use std::ops::RangeInclusive;
 
 use audit_schema::row::{EventRow, Millis};
 use audit_schema::{CATALOGUE, Category};
-use audit_service::{ApiError, CanRead};
-use axum::Json;
+use audit_service::ApiError;
+use audit_service::keys::Identity;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -97,7 +98,7 @@ fn number(
 /// `GET /v1/audit-logs`
 pub(crate) async fn list_audit_logs(
     State(api): State<QueryApi>,
-    CanRead(identity): CanRead,
+    Extension(identity): Extension<Identity>,
     RawQuery(raw): RawQuery,
 ) -> Result<Response, ApiError> {
     let mut query = QueryString::parse(raw.as_deref())?;
@@ -139,7 +140,7 @@ pub(crate) async fn list_audit_logs(
 /// `GET /v1/audit-logs/{id}`
 pub(crate) async fn get_audit_log(
     State(api): State<QueryApi>,
-    CanRead(identity): CanRead,
+    Extension(identity): Extension<Identity>,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
     let filter = Filter::new(identity.project).with(&ID, vec![id]);
@@ -160,7 +161,7 @@ pub(crate) async fn get_audit_log(
 }
 
 /// `GET /v1/event-types`
-pub(crate) async fn list_event_types(CanRead(_): CanRead) -> Response {
+pub(crate) async fn list_event_types() -> Response {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct EventTypes {

@@ -18,10 +18,11 @@ use std::time::{Duration, Instant};
 
 use audit_schema::ProjectId;
 use audit_schema::row::{EventRow, Millis};
-use audit_service::{ApiError, CanRead};
-use axum::Json;
+use audit_service::ApiError;
+use audit_service::keys::Identity;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use chrono::Utc;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -42,7 +43,7 @@ const MAX_FREEZES: usize = 10_000;
 /// `GET /events/user`
 pub(crate) async fn list_user_events(
     State(api): State<QueryApi>,
-    CanRead(identity): CanRead,
+    Extension(identity): Extension<Identity>,
     RawQuery(raw): RawQuery,
 ) -> Result<Response, ApiError> {
     let mut query = QueryString::parse(raw.as_deref())?;
@@ -53,7 +54,7 @@ pub(crate) async fn list_user_events(
 /// `GET /events/organization`
 pub(crate) async fn list_organization_events(
     State(api): State<QueryApi>,
-    CanRead(identity): CanRead,
+    Extension(identity): Extension<Identity>,
     RawQuery(raw): RawQuery,
 ) -> Result<Response, ApiError> {
     let mut query = QueryString::parse(raw.as_deref())?;
@@ -65,7 +66,7 @@ pub(crate) async fn list_organization_events(
 /// `GET /events/activity`
 pub(crate) async fn list_activity(
     State(api): State<QueryApi>,
-    CanRead(identity): CanRead,
+    Extension(identity): Extension<Identity>,
     RawQuery(raw): RawQuery,
 ) -> Result<Response, ApiError> {
     let mut query = QueryString::parse(raw.as_deref())?;

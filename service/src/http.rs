@@ -29,7 +29,7 @@ use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
-use tracing::Instrument;
+use tracing::{Instrument, field};
 
 pub use limits::LimitedBody;
 use limits::Limits;
@@ -156,7 +156,15 @@ async fn answer(State(limits): State<Limits>, mut request: Request, next: Next) 
     let method = method_name(request.method());
     let matched = request.extensions().get::<MatchedPath>();
     let route = matched.map_or("unmatched", MatchedPath::as_str).to_owned();
-    let span = tracing::info_span!("request", request.id = id.as_str(), method, route);
+    let span = tracing::info_span!(
+        "request",
+        request.id = id.as_str(),
+        method,
+        route,
+        // Known when the key is: `auth` records them.
+        project = field::Empty,
+        key = field::Empty
+    );
 
     let mut response = async {
         let place = limits.enter();

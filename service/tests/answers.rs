@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use audit_service::http::{self, Http, RequestId};
-use audit_service::keys::{ApiKeys, NewKey, Scope, add_key};
-use audit_service::{ApiError, CanRead, CanWrite};
+use audit_service::keys::{ApiKeys, Identity, NewKey, Scope, add_key};
+use audit_service::{ApiError, auth};
 use axum::body::{Body, to_bytes};
 use axum::extract::{Path, Query};
 use axum::http::{HeaderMap, Request, StatusCode};
@@ -36,12 +36,13 @@ fn app() -> Router {
         key: KEY,
     };
     add_key(&path, &"acme".parse().unwrap(), new).unwrap();
-    let routes = Router::new()
-        .route(
-            "/who",
-            get(|CanRead(caller): CanRead| async move { caller.project.to_string() }),
-        )
-        .route("/write", get(|CanWrite(_): CanWrite| async {}))
+    let keys = ApiKeys::open(&path).unwrap();
+    let who =
+        get(|Extension(caller): Extension<Identity>| async move { caller.project.to_string() });
+    let reads = Router::new().route("/who", who);
+    let writes = Router::new().route("/write", get(async || ()));
+    let routes = auth::require(reads, keys.clone(), Scope::Read, None)
+        .merge(auth::require(writes, keys, Scope::Write, None))
         .route(
             "/id",
             get(|Extension(id): Extension<RequestId>| async move { id.as_str().to_owned() }),
@@ -77,8 +78,7 @@ fn app() -> Router {
                     retry_after,
                 }
             }),
-        )
-        .with_state(ApiKeys::open(&path).unwrap());
+        );
     http::finish(routes, &limits())
 }
 
