@@ -154,8 +154,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     );
     tasks.attend("key file", keys.watch());
     tasks.attend("readiness", watch(api, readiness));
-    let most = config.http.max_connections;
-    tasks.spawn("api", http::serve(listener, app, most, shutdown));
+    let connections = config.http.connections();
+    tasks.spawn("api", http::serve(listener, app, connections, shutdown));
     tasks
         .join(config.http.request_timeout + STOP_MARGIN)
         .await?;

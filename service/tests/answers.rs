@@ -91,6 +91,9 @@ fn limits() -> Http {
         max_bodies_bytes: 100_000,
         body_timeout: Duration::from_secs(30),
         request_timeout: Duration::from_secs(30),
+        write_timeout: Duration::from_secs(30),
+        cors_origins: Vec::new(),
+        access_log: false,
     }
 }
 
@@ -278,7 +281,7 @@ async fn a_request_under_way_is_finished_when_the_server_stops() {
     let app = http::finish(Router::new().route("/slow", slow), &limits());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let server = http::serve(listener, app, 100, shutdown.clone());
+    let server = http::serve(listener, app, limits().connections(), shutdown.clone());
     let client = async {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream
@@ -312,7 +315,7 @@ async fn a_client_that_sends_too_much_still_reads_why() {
     };
     let echo = post(|Json(body): Json<Value>| async move { Json(body) });
     let app = http::finish(Router::new().route("/echo", echo), &generous);
-    let server = http::serve(listener, app, 100, shutdown.clone());
+    let server = http::serve(listener, app, limits().connections(), shutdown.clone());
     let client = async {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let body = vec![b' '; 2 * 1_048_576];

@@ -1,4 +1,4 @@
-//! What a caller sees of its key's scope and limit.
+//! What a caller sees of its key's scope and limit, and what a browser lets a page see.
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::time::Duration;
@@ -16,6 +16,9 @@ use tower::ServiceExt;
 
 const READER: &str = "reader-0123456789abcdef0123456789abcdef";
 const CUSTOMER: &str = "customer-0123456789abcdef0123456789abcdef";
+
+/// The origin whose pages may call.
+const OURS: &str = "https://app.example.com";
 
 /// What a key may ask in a minute.
 const REQUESTS: u32 = 2;
@@ -65,6 +68,9 @@ fn limits() -> Http {
         max_bodies_bytes: 100_000,
         body_timeout: Duration::from_secs(30),
         request_timeout: Duration::from_secs(30),
+        write_timeout: Duration::from_secs(30),
+        cors_origins: vec![OURS.to_owned()],
+        access_log: false,
     }
 }
 
@@ -140,4 +146,83 @@ async fn a_key_over_its_limit_is_told_when_to_come_back_and_another_key_is_answe
 
     tokio::time::advance(Duration::from_secs(30)).await;
     assert_eq!(ask(&app, "/who", READER).await.0, StatusCode::OK);
+}
+
+async fn preflight(app: &Router, origin: &str) -> (StatusCode, HeaderMap) {
+    let request = Request::options("/who")
+        .header("origin", origin)
+        .header("access-control-request-method", "GET")
+        .header("access-control-request-headers", "x-api-key");
+    let (status, headers, _) = send(app, request.body(Body::empty()).unwrap()).await;
+    (status, headers)
+}
+
+#[tokio::test]
+async fn a_browser_that_asks_for_a_page_of_ours_needs_no_key() {
+    let (status, headers) = preflight(&app(), OURS).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(headers["access-control-allow-origin"], OURS);
+    assert_eq!(headers["access-control-allow-methods"], "GET,POST");
+    assert_eq!(
+        headers["access-control-allow-headers"],
+        "x-api-key,authorization,content-type,x-request-id,last-event-id,if-none-match"
+    );
+    assert_eq!(headers["access-control-max-age"], "3600");
+    assert_eq!(headers["vary"], "origin");
+    assert!(!headers.contains_key("access-control-allow-credentials"));
+}
+
+#[tokio::test]
+async fn a_page_of_another_origin_is_allowed_nothing() {
+    let app = app();
+    for origin in [
+        "https://evil.example.com",
+        "https://app.example.com.evil.com",
+        "null",
+    ] {
+        let (_, headers) = preflight(&app, origin).await;
+        assert!(!headers.contains_key("access-control-allow-origin"));
+        let request = Request::get("/open").header("origin", origin);
+        let (_, headers, _) = send(&app, request.body(Body::empty()).unwrap()).await;
+        assert!(!headers.contains_key("access-control-allow-origin"));
+        assert_eq!(headers["vary"], "origin");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_of_ours_may_read_every_refusal() {
+    let app = app();
+    for (path, key, status) in [
+        ("/who", "wrong", 401),
+        ("/nothing", "wrong", 404),
+        ("/who", READER, 200),
+        ("/broken", READER, 400),
+        ("/who", READER, 429),
+    ] {
+        let request = Request::get(path)
+            .header("origin", OURS)
+            .header("x-api-key", key);
+        let (answered, headers, _) = send(&app, request.body(Body::empty()).unwrap()).await;
+        assert_eq!(answered.as_u16(), status, "{path}");
+        assert_eq!(headers["access-control-allow-origin"], OURS, "{path}");
+        assert_eq!(
+            headers["access-control-expose-headers"],
+            "x-request-id,retry-after,ratelimit,ratelimit-policy,etag,audit-as-of"
+        );
+        assert_eq!(headers["vary"], "origin");
+    }
+}
+
+#[tokio::test]
+async fn without_origins_nothing_is_said_about_them() {
+    let closed = Http {
+        cors_origins: Vec::new(),
+        ..limits()
+    };
+    let app = http::finish(Router::new().route("/open", get(async || ())), &closed);
+    let request = Request::get("/open").header("origin", OURS);
+    let (_, headers, _) = send(&app, request.body(Body::empty()).unwrap()).await;
+    assert!(!headers.contains_key("vary") && !headers.contains_key("access-control-allow-origin"));
+    let (status, _) = preflight(&app, OURS).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
 }
