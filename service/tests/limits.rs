@@ -182,7 +182,7 @@ async fn a_client_that_reads_nothing_of_an_endless_answer_is_cut_off() {
         let held = answering.clone();
         let chunks = futures_util::stream::repeat_with(move || {
             let _held = &held;
-            Ok::<_, Infallible>(Bytes::from_static(&[b'x'; 65_536]))
+            Ok::<_, Infallible>(Bytes::from_static(&[b'x'; 16_384]))
         });
         Body::from_stream(chunks)
     });
