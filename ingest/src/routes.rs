@@ -5,14 +5,14 @@ use std::time::Duration;
 use audit_producer::Producer;
 use audit_schema::{Event, EventId};
 use audit_service::http::LimitedBody;
-use audit_service::keys::ApiKeys;
-use audit_service::{ApiError, CanWrite};
-use axum::extract::{FromRef, State};
+use audit_service::keys::{ApiKeys, Identity, Scope};
+use audit_service::{ApiError, auth};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use chrono::Utc;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -31,17 +31,13 @@ pub struct Ingest {
     pub confirm_timeout: Duration,
 }
 
-impl FromRef<Ingest> for ApiKeys {
-    fn from_ref(ingest: &Ingest) -> Self {
-        ingest.keys.clone()
-    }
-}
-
 /// The routes, without the layers of [`finish`](audit_service::http::finish).
 pub fn router(ingest: Ingest) -> Router {
-    Router::new()
+    let events = Router::new()
         .route("/events/track", post(track_event))
-        .route("/v1/events", post(create_events))
+        .route("/v1/events", post(create_events));
+    // No key has a limit here: the plugin does not repeat what is refused, so events were lost.
+    auth::require(events, ingest.keys.clone(), Scope::Write, None)
         .route("/identify/{id}", get(identify))
         .route("/api/auth/jwks", get(list_signing_keys))
         .with_state(ingest)
@@ -50,7 +46,7 @@ pub fn router(ingest: Ingest) -> Router {
 /// `POST /events/track`: one event of the plugin.
 async fn track_event(
     State(ingest): State<Ingest>,
-    CanWrite(caller): CanWrite,
+    Extension(caller): Extension<Identity>,
     body: LimitedBody,
 ) -> Result<Json<Taken>, ApiError> {
     let deadline = Instant::now() + ingest.confirm_timeout;
@@ -72,7 +68,7 @@ struct Taken {
 /// `POST /v1/events`: one event or many, each with its own result.
 async fn create_events(
     State(ingest): State<Ingest>,
-    CanWrite(caller): CanWrite,
+    Extension(caller): Extension<Identity>,
     body: LimitedBody,
 ) -> Result<Response, ApiError> {
     let deadline = Instant::now() + ingest.confirm_timeout;

@@ -68,7 +68,7 @@ pub async fn run(
         let listener = TcpListener::bind(config.http.listen).await?;
         tracing::info!(address = %listener.local_addr()?, "api is open");
         let app = http::finish(routes, &config.http);
-        http::serve(listener, app, config.http.max_connections, shutdown).await
+        http::serve(listener, app, config.http.connections(), shutdown).await
     });
 
     let ended = tasks.join(config.shutdown.requests).await;

@@ -59,6 +59,9 @@ fn app(producer: Producer, confirm_timeout: Duration) -> Router {
         max_bodies_bytes: 16 * MIB,
         body_timeout: Duration::from_secs(60),
         request_timeout: Duration::from_secs(60),
+        write_timeout: Duration::from_secs(60),
+        cors_origins: Vec::new(),
+        access_log: false,
     };
     finish(
         router(Ingest {

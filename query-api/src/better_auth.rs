@@ -17,10 +17,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use audit_schema::row::{EventRow, Millis};
-use audit_service::{ApiError, CanRead};
-use axum::Json;
+use audit_service::ApiError;
+use audit_service::keys::Identity;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use chrono::Utc;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -43,7 +44,7 @@ const MAX_FREEZES: usize = 10_000;
 /// `GET /events/user`
 pub(crate) async fn list_user_events(
     State(api): State<QueryApi>,
-    CanRead(identity): CanRead,
+    Extension(identity): Extension<Identity>,
     RawQuery(raw): RawQuery,
 ) -> Result<Response, ApiError> {
     let mut query = QueryString::parse(raw.as_deref())?;
@@ -54,7 +55,7 @@ pub(crate) async fn list_user_events(
 /// `GET /events/organization`
 pub(crate) async fn list_organization_events(
     State(api): State<QueryApi>,
-    CanRead(identity): CanRead,
+    Extension(identity): Extension<Identity>,
     RawQuery(raw): RawQuery,
 ) -> Result<Response, ApiError> {
     let mut query = QueryString::parse(raw.as_deref())?;
@@ -66,7 +67,7 @@ pub(crate) async fn list_organization_events(
 /// `GET /events/activity`
 pub(crate) async fn list_activity(
     State(api): State<QueryApi>,
-    CanRead(identity): CanRead,
+    Extension(identity): Extension<Identity>,
     RawQuery(raw): RawQuery,
 ) -> Result<Response, ApiError> {
     let mut query = QueryString::parse(raw.as_deref())?;

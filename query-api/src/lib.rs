@@ -19,12 +19,11 @@ use std::time::Duration;
 
 use audit_schema::row::Millis;
 use audit_service::admin::{self, Readiness};
-use audit_service::keys::{ApiKeys, KeysError};
+use audit_service::keys::{ApiKeys, KeysError, Scope};
 use audit_service::tasks::TasksError;
 use audit_service::telemetry::{self, TelemetryError};
-use audit_service::{ApiError, Tasks, http};
+use audit_service::{ApiError, Tasks, auth, http};
 use axum::Router;
-use axum::extract::FromRef;
 use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -112,15 +111,9 @@ impl QueryApi {
     }
 }
 
-impl FromRef<QueryApi> for ApiKeys {
-    fn from_ref(api: &QueryApi) -> Self {
-        api.0.keys.clone()
-    }
-}
-
 /// The routes. Whoever serves them applies [`http::finish`], once for all routers it merged.
 pub fn router(api: QueryApi) -> Router {
-    Router::new()
+    let reads = Router::new()
         .route("/v1/audit-logs", get(audit_logs::list_audit_logs))
         .route("/v1/audit-logs/{id}", get(audit_logs::get_audit_log))
         .route("/v1/audit-logs/query", post(audit_logs::query_audit_logs))
@@ -131,8 +124,8 @@ pub fn router(api: QueryApi) -> Router {
             "/events/organization",
             get(better_auth::list_organization_events),
         )
-        .route("/events/activity", get(better_auth::list_activity))
-        .with_state(api)
+        .route("/events/activity", get(better_auth::list_activity));
+    auth::require(reads, api.0.keys.clone(), Scope::Read, None).with_state(api)
 }
 
 /// Why the service did not start, or did not stop well.
@@ -181,8 +174,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     );
     tasks.attend("key file", keys.watch());
     tasks.attend("readiness", watch(api, readiness));
-    let most = config.http.max_connections;
-    tasks.spawn("api", http::serve(listener, app, most, shutdown));
+    let connections = config.http.connections();
+    tasks.spawn("api", http::serve(listener, app, connections, shutdown));
     tasks
         .join(config.http.request_timeout + STOP_MARGIN)
         .await?;

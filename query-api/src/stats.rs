@@ -5,10 +5,11 @@ mod buckets;
 use std::collections::BTreeMap;
 
 use audit_schema::row::Millis;
-use audit_service::{ApiError, CanRead};
-use axum::Json;
+use audit_service::ApiError;
+use audit_service::keys::Identity;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use chrono::{DateTime, SecondsFormat, Utc};
 use chrono_tz::Tz;
 use serde::Serialize;
@@ -114,7 +115,7 @@ fn one_of<T: Copy, const N: usize>(
 /// `GET /v1/audit-logs/stats`
 pub(crate) async fn count_audit_logs(
     State(api): State<QueryApi>,
-    CanRead(identity): CanRead,
+    Extension(identity): Extension<Identity>,
     RawQuery(raw): RawQuery,
 ) -> Result<Response, ApiError> {
     let mut query = QueryString::parse(raw.as_deref())?;

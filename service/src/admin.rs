@@ -18,14 +18,19 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::http::{self, Connections};
+
 /// How often the recorder tidies its histograms.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// The type of what Prometheus reads.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Most connections to the admin port: probes and scrapers.
-const MAX_CONNECTIONS: usize = 100;
+/// What probes and scrapers may cost.
+const CONNECTIONS: Connections = Connections {
+    max: 100,
+    write_timeout: Duration::from_secs(30),
+};
 
 /// Where the admin port listens.
 #[derive(Debug, Clone, Deserialize)]
@@ -130,7 +135,7 @@ pub async fn serve_with(
     };
     let routes = router(metrics.clone(), readiness).merge(more);
     tokio::select! {
-        served = crate::http::serve(listener, routes, MAX_CONNECTIONS, CancellationToken::new()) => served,
+        served = http::serve(listener, routes, CONNECTIONS, CancellationToken::new()) => served,
         () = upkeep => Ok(()),
     }
 }

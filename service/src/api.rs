@@ -18,6 +18,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::keys::Scope;
+use crate::rate_limit::whole_seconds;
 
 /// Why a request was not answered as asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -51,12 +52,29 @@ pub enum ApiError {
     /// 415: the body is of another type.
     #[error("send the body as application/json")]
     UnsupportedMediaType,
-    /// 410: the page the cursor points to cannot be continued.
-    #[error("this cursor can no longer be continued; start again without one")]
+    /// 400: the page the cursor points to, or the state that `asOf` names, cannot be read by this
+    /// request.
+    #[error(
+        "this cursor or asOf can no longer be continued, or belongs to another filter, project or \
+         key; start again without it"
+    )]
     StaleCursor,
     /// 422: the query would cost more than one request may.
     #[error("this asks for more than one request may read; narrow the time or add a filter")]
     TooBroad,
+    /// 429: the key has used up what it may ask; the answer says when it may again.
+    #[error(
+        "this key may make {requests} requests per {} s and has made them; try again in {} s",
+        .per.as_secs(), whole_seconds(*.retry_after)
+    )]
+    RateLimited {
+        /// How many requests the key has.
+        requests: u32,
+        /// In which time.
+        per: Duration,
+        /// When the next one may come.
+        retry_after: Duration,
+    },
     /// 429: others are being served; try again.
     #[error("too many requests at once; try again")]
     Overloaded {
@@ -103,6 +121,7 @@ impl ApiError {
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::StaleCursor => "stale_cursor",
             Self::TooBroad => "too_broad",
+            Self::RateLimited { .. } => "rate_limited",
             Self::Overloaded { .. } => "overloaded",
             Self::Unavailable { .. } => "unavailable",
             Self::Internal(_) => "internal",
@@ -121,7 +140,7 @@ impl ApiError {
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooBroad => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Overloaded { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::RateLimited { .. } | Self::Overloaded { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -157,8 +176,10 @@ impl ApiError {
             Self::TooSlow(_) => {
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Self::Overloaded { retry_after } | Self::Unavailable { retry_after, .. } => {
-                headers.insert(RETRY_AFTER, retry_after.as_secs().max(1).into());
+            Self::RateLimited { retry_after, .. }
+            | Self::Overloaded { retry_after }
+            | Self::Unavailable { retry_after, .. } => {
+                headers.insert(RETRY_AFTER, whole_seconds(*retry_after).into());
             }
             _ => {}
         }

@@ -1,53 +1,76 @@
-//! Who may call: extractors that a handler names to require a scope.
+//! Who calls: one layer that routes are given to require a key with a scope.
 //!
-//! The key comes as `x-api-key: <key>` or `Authorization: Bearer <key>`. A handler with none of
-//! these extractors is open to everybody.
+//! The key comes as `x-api-key: <key>` or `Authorization: Bearer <key>`. Routes that were not
+//! given to [`require`] are open to everybody. Those that were know the caller: a handler extracts
+//! [`Identity`] as an `Extension`, and what is logged of the request names project and key.
 
-use axum::extract::{FromRef, FromRequestParts};
+use axum::Router;
+use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
-use axum::http::request::Parts;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use tracing::Span;
 
 use crate::ApiError;
 use crate::keys::{ApiKeys, Identity, Scope};
+use crate::rate_limit::RateLimiter;
 
-/// The caller's key has the scope `write`.
-#[derive(Debug, Clone)]
-pub struct CanWrite(pub Identity);
-
-/// The caller's key has the scope `read`.
-#[derive(Debug, Clone)]
-pub struct CanRead(pub Identity);
-
-/// The caller's key has the scope `admin`.
-#[derive(Debug, Clone)]
-pub struct CanAdmin(pub Identity);
-
-macro_rules! requires {
-    ($($extractor:ident: $scope:ident),*) => {$(
-        impl<S: Send + Sync> FromRequestParts<S> for $extractor
-        where
-            ApiKeys: FromRef<S>,
-        {
-            type Rejection = ApiError;
-
-            async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-                caller(&parts.headers, &ApiKeys::from_ref(state), Scope::$scope).map(Self)
-            }
-        }
-    )*};
+/// Requires a key with `scope` on every route of `router` so far, and holds each key to `limit`.
+///
+/// This comes before anything of the request but its head is read. A path that is none of these
+/// routes needs no key: it is answered with 404. The router must have routes; axum panics
+/// otherwise.
+pub fn require<S: Clone + Send + Sync + 'static>(
+    router: Router<S>,
+    keys: ApiKeys,
+    scope: Scope,
+    limit: Option<RateLimiter>,
+) -> Router<S> {
+    let gate = Gate { keys, scope, limit };
+    router.route_layer(from_fn_with_state(gate, pass))
 }
 
-requires!(CanWrite: Write, CanRead: Read, CanAdmin: Admin);
+/// What routes require.
+#[derive(Debug, Clone)]
+struct Gate {
+    keys: ApiKeys,
+    scope: Scope,
+    limit: Option<RateLimiter>,
+}
 
-fn caller(headers: &HeaderMap, keys: &ApiKeys, needed: Scope) -> Result<Identity, ApiError> {
-    let identity = presented(headers)
-        .and_then(|key| keys.authenticate(key))
-        .ok_or(ApiError::Unauthorized)?;
-    if !identity.scopes.contains(&needed) {
-        return Err(ApiError::Forbidden(needed));
+async fn pass(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
+    let identity = match caller(request.headers(), &gate.keys) {
+        Ok(identity) => identity,
+        Err(refused) => return refused.into_response(),
+    };
+    // The span is that of `http::finish`, so that the caller is also known of a request that is
+    // refused here, takes too long or panics.
+    Span::current()
+        .record("project", identity.project.as_str())
+        .record("key", identity.key_name.as_str());
+    if !identity.scopes.contains(&gate.scope) {
+        return ApiError::Forbidden(gate.scope).into_response();
     }
-    Ok(identity)
+    let Some(limit) = gate.limit else {
+        request.extensions_mut().insert(identity);
+        return next.run(request).await;
+    };
+    let (counted, headers) = limit.count(&identity);
+    let mut response = match counted {
+        Ok(()) => {
+            request.extensions_mut().insert(identity);
+            next.run(request).await
+        }
+        Err(refused) => refused.into_response(),
+    };
+    response.headers_mut().extend(headers);
+    response
+}
+
+fn caller(headers: &HeaderMap, keys: &ApiKeys) -> Result<Identity, ApiError> {
+    let identity = presented(headers).and_then(|key| keys.authenticate(key));
+    identity.ok_or(ApiError::Unauthorized)
 }
 
 fn presented(headers: &HeaderMap) -> Option<&str> {
@@ -89,7 +112,7 @@ mod tests {
             with("authorization", &format!("Bearer {KEY}")),
             with("authorization", &format!("bearer  {KEY}")),
         ] {
-            let identity = caller(&headers, &keys(), Scope::Read).unwrap();
+            let identity = caller(&headers, &keys()).unwrap();
             assert_eq!(identity.project.as_str(), "acme");
         }
     }
@@ -102,17 +125,11 @@ mod tests {
             with("authorization", KEY),
             with("authorization", &format!("Basic {KEY}")),
         ] {
-            let refused = caller(&headers, &keys(), Scope::Read);
+            let refused = caller(&headers, &keys());
             assert!(
                 matches!(refused, Err(ApiError::Unauthorized)),
                 "{headers:?}"
             );
         }
-    }
-
-    #[test]
-    fn a_key_without_the_scope_is_forbidden() {
-        let refused = caller(&with("x-api-key", KEY), &keys(), Scope::Write);
-        assert!(matches!(refused, Err(ApiError::Forbidden(Scope::Write))));
     }
 }

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use audit_service::http::{self, Http, RequestId};
-use audit_service::keys::{ApiKeys, NewKey, Scope, add_key};
-use audit_service::{ApiError, CanRead, CanWrite};
+use audit_service::keys::{ApiKeys, Identity, NewKey, Scope, add_key};
+use audit_service::{ApiError, auth};
 use axum::body::{Body, to_bytes};
 use axum::extract::{Path, Query};
 use axum::http::{HeaderMap, Request, StatusCode};
@@ -36,12 +36,13 @@ fn app() -> Router {
         key: KEY,
     };
     add_key(&path, &"acme".parse().unwrap(), new).unwrap();
-    let routes = Router::new()
-        .route(
-            "/who",
-            get(|CanRead(caller): CanRead| async move { caller.project.to_string() }),
-        )
-        .route("/write", get(|CanWrite(_): CanWrite| async {}))
+    let keys = ApiKeys::open(&path).unwrap();
+    let who =
+        get(|Extension(caller): Extension<Identity>| async move { caller.project.to_string() });
+    let reads = Router::new().route("/who", who);
+    let writes = Router::new().route("/write", get(async || ()));
+    let routes = auth::require(reads, keys.clone(), Scope::Read, None)
+        .merge(auth::require(writes, keys, Scope::Write, None))
         .route(
             "/id",
             get(|Extension(id): Extension<RequestId>| async move { id.as_str().to_owned() }),
@@ -77,8 +78,7 @@ fn app() -> Router {
                     retry_after,
                 }
             }),
-        )
-        .with_state(ApiKeys::open(&path).unwrap());
+        );
     http::finish(routes, &limits())
 }
 
@@ -91,6 +91,9 @@ fn limits() -> Http {
         max_bodies_bytes: 100_000,
         body_timeout: Duration::from_secs(30),
         request_timeout: Duration::from_secs(30),
+        write_timeout: Duration::from_secs(30),
+        cors_origins: Vec::new(),
+        access_log: false,
     }
 }
 
@@ -278,7 +281,7 @@ async fn a_request_under_way_is_finished_when_the_server_stops() {
     let app = http::finish(Router::new().route("/slow", slow), &limits());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let server = http::serve(listener, app, 100, shutdown.clone());
+    let server = http::serve(listener, app, limits().connections(), shutdown.clone());
     let client = async {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream
@@ -312,7 +315,7 @@ async fn a_client_that_sends_too_much_still_reads_why() {
     };
     let echo = post(|Json(body): Json<Value>| async move { Json(body) });
     let app = http::finish(Router::new().route("/echo", echo), &generous);
-    let server = http::serve(listener, app, 100, shutdown.clone());
+    let server = http::serve(listener, app, limits().connections(), shutdown.clone());
     let client = async {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let body = vec![b' '; 2 * 1_048_576];

@@ -1,11 +1,13 @@
 //! What one client, or many, can do to a service: real sockets, real limits.
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use audit_service::http::{self, Http, LimitedBody};
 use axum::Router;
+use axum::body::{Body, Bytes};
 use axum::routing::{get, post};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -24,6 +26,9 @@ fn limits() -> Http {
         max_bodies_bytes: 2_000,
         body_timeout: PATIENCE,
         request_timeout: PATIENCE,
+        write_timeout: PATIENCE,
+        cors_origins: Vec::new(),
+        access_log: false,
     }
 }
 
@@ -32,7 +37,7 @@ async fn serve(limits: &Http, routes: Router) -> (SocketAddr, CancellationToken)
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
     let app = http::finish(routes, limits);
-    let serving = http::serve(listener, app, limits.max_connections, shutdown.clone());
+    let serving = http::serve(listener, app, limits.connections(), shutdown.clone());
     #[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
     drop(tokio::spawn(serving));
     (address, shutdown)
@@ -167,4 +172,32 @@ async fn a_request_half_sent_when_the_service_is_asked_to_stop_is_answered() {
     shutdown.cancel();
     stream.write_all(b"cd").await.unwrap();
     assert!(rest(stream).await.ends_with('4'));
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_of_an_endless_answer_is_cut_off() {
+    let (answering, mut answers) = mpsc::channel(1);
+    let endless = get(async move || {
+        answering.send(()).await.unwrap();
+        let held = answering.clone();
+        let chunks = futures_util::stream::repeat_with(move || {
+            let _held = &held;
+            Ok::<_, Infallible>(Bytes::from_static(&[b'x'; 16_384]))
+        });
+        Body::from_stream(chunks)
+    });
+    let limits = Http {
+        write_timeout: Duration::from_millis(50),
+        ..limits()
+    };
+    let routes = Router::new().route("/endless", endless);
+    let (address, shutdown) = serve(&limits, routes).await;
+    let client = connect(address, "GET /endless HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert_eq!(answers.recv().await, Some(()));
+    // The service ends when its last connection has: the client is there still, and nobody holds
+    // the route or the answer any more.
+    shutdown.cancel();
+    let left = tokio::time::timeout(PATIENCE, answers.recv()).await;
+    assert_eq!(left, Ok(None));
+    drop(client);
 }

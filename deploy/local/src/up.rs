@@ -287,7 +287,7 @@ async fn serve(
     tasks.attend("api keys", keys.watch());
     tasks.spawn(
         "api",
-        http::serve(listener, app, ingest.http.max_connections, shutdown.clone()),
+        http::serve(listener, app, ingest.http.connections(), shutdown.clone()),
     );
     tasks.spawn(
         "consumer",

@@ -1,8 +1,9 @@
 //! What may be under way at once, so that no client makes memory grow.
 //!
 //! A request above the number that may be answered at once is refused with 429 before its body is
-//! read. A body is read by [`LimitedBody`], which a handler names after the extractor of the key:
-//! so nobody without a key takes room, and all bodies together have a bounded size.
+//! read. A body is read by [`LimitedBody`], in a handler and so after
+//! [`require`](crate::auth::require): nobody without a key takes room, and all bodies together have
+//! a bounded size.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,0 +1,112 @@
+//! Connections: how many there are, and what ends one.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::serve::Listener;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_io_timeout::TimeoutStream;
+use tokio_util::sync::CancellationToken;
+
+/// How long a connection may take to send a request's head. This is also how long it may be idle,
+/// so it is longer than the 60 s of common load balancers: a connection must not be closed under
+/// a request.
+const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// How many files a service has open beside its connections, generously.
+const OTHER_FILES: u64 = 1_000;
+
+/// What connections may cost.
+#[derive(Debug, Clone, Copy)]
+pub struct Connections {
+    /// Most that are open; further ones wait until one ends.
+    pub max: usize,
+    /// How long a client may read nothing of an answer before it is cut off.
+    pub write_timeout: Duration,
+}
+
+/// Serves `app` on `listener` until `shutdown`, then finishes the requests that are under way. As
+/// `connections` says, so many are open; further ones wait to be accepted.
+///
+/// An answer that streams without end has to watch the same token.
+pub async fn serve(
+    mut listener: TcpListener,
+    app: Router,
+    connections: Connections,
+    shutdown: CancellationToken,
+) -> std::io::Result<()> {
+    let Connections { max, write_timeout } = connections;
+    allow_open_files(max);
+    let mut open = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            (stream, _) = Listener::accept(&mut listener), if open.len() < max => {
+                open.spawn(connection(stream, app.clone(), write_timeout, shutdown.clone()));
+            }
+            Some(_) = open.join_next() => {}
+        }
+    }
+    drop(listener);
+    while open.join_next().await.is_some() {}
+    Ok(())
+}
+
+/// Raises the number of files that may be open, which connections are too, as far as we may.
+fn allow_open_files(connections: usize) {
+    let needed = u64::try_from(connections).unwrap_or(u64::MAX);
+    let needed = needed.saturating_add(OTHER_FILES);
+    let allowed = getrlimit(Resource::Nofile);
+    if allowed.current.is_none_or(|current| current >= needed) {
+        return;
+    }
+    let raised = allowed.maximum.map_or(needed, |most| most.min(needed));
+    let wished = Rlimit {
+        current: Some(raised),
+        ..allowed
+    };
+    if setrlimit(Resource::Nofile, wished).is_err() || raised < needed {
+        tracing::warn!(
+            needed,
+            allowed = raised,
+            "fewer files may be open than connections are allowed: raise the limit nofile, or \
+             lower http.max_connections"
+        );
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    app: Router,
+    write_timeout: Duration,
+    shutdown: CancellationToken,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY was refused");
+    }
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(write_timeout));
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_READ_TIMEOUT)
+        .serve_connection(
+            TokioIo::new(Box::pin(stream)),
+            TowerToHyperService::new(app),
+        );
+    tokio::pin!(serving);
+    let ended = tokio::select! {
+        ended = &mut serving => ended,
+        () = shutdown.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended badly");
+    }
+}
