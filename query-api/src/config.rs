@@ -7,6 +7,7 @@ use audit_schema::clickhouse::{Address, connect};
 use audit_service::admin::Admin;
 use audit_service::config::{ConfigError, Secret, Validate, load};
 use audit_service::http::Http;
+use audit_service::rate_limit::RateLimit;
 use audit_service::telemetry::Telemetry;
 use clickhouse::Client;
 use serde::Deserialize;
@@ -34,6 +35,8 @@ pub struct Config {
     pub clickhouse: ClickHouse,
     /// What a query may cost.
     pub queries: Queries,
+    /// How many requests a key may make.
+    pub rate_limit: RateLimit,
     /// Cursors.
     pub cursors: Cursors,
     /// Logs.
@@ -124,6 +127,7 @@ impl Validate for Config {
     fn complaints(&self) -> Vec<String> {
         let mut complaints = self.http.complaints();
         complaints.extend(self.telemetry.complaints());
+        complaints.extend(self.rate_limit.complaints());
         let mut complain = |wrong: bool, complaint: &str| {
             if wrong {
                 complaints.push(complaint.to_owned());

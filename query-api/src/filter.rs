@@ -18,7 +18,7 @@ use audit_service::keys::Identity;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::query_string::QueryString;
+use crate::query_string::{QueryString, echo, no_word};
 use field::{DATA, FIELDS, Field, data_condition};
 use network::AddressRange;
 pub(crate) use predicate::Predicate;
@@ -60,7 +60,7 @@ impl Order {
         match query.take_one("order")?.as_deref() {
             None | Some("desc") => Ok(Self::Descending),
             Some("asc") => Ok(Self::Ascending),
-            Some(_) => Err(ApiError::invalid("order", "must be one of asc, desc")),
+            Some(word) => Err(ApiError::invalid("order", no_word(word, &["asc", "desc"]))),
         }
     }
 }
@@ -227,7 +227,7 @@ fn says_something(name: &str, given: &[String]) -> Result<(), ApiError> {
 
 fn is_empty(name: &str) -> ApiError {
     let reason = "is empty; leave it out or give it a value";
-    ApiError::invalid(crate::query_string::echo(name), reason)
+    ApiError::invalid(echo(name), reason)
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use std::time::Duration;
 use audit_schema::row::Millis;
 use audit_service::admin::{self, Readiness};
 use audit_service::keys::{ApiKeys, KeysError, Scope};
+use audit_service::rate_limit::RateLimiter;
 use audit_service::tasks::TasksError;
 use audit_service::telemetry::{self, TelemetryError};
 use audit_service::{ApiError, Tasks, auth, http};
@@ -48,6 +49,7 @@ struct Shared {
     reader: Reader,
     cursors: Cursors,
     freezes: better_auth::Freezes,
+    limit: RateLimiter,
     max_offset: u64,
 }
 
@@ -68,6 +70,7 @@ impl QueryApi {
             reader: Reader::new(client, config.queries.clone()),
             cursors,
             freezes: better_auth::Freezes::default(),
+            limit: RateLimiter::new(config.rate_limit),
             max_offset: config.queries.max_offset,
         }))
     }
@@ -125,7 +128,8 @@ pub fn router(api: QueryApi) -> Router {
             get(better_auth::list_organization_events),
         )
         .route("/events/activity", get(better_auth::list_activity));
-    auth::require(reads, api.0.keys.clone(), Scope::Read, None).with_state(api)
+    let (keys, limit) = (api.0.keys.clone(), api.0.limit.clone());
+    auth::require(reads, keys, Scope::Read, Some(limit)).with_state(api)
 }
 
 /// Why the service did not start, or did not stop well.

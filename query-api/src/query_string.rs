@@ -7,6 +7,7 @@
 use std::ops::RangeInclusive;
 
 use audit_service::ApiError;
+use audit_service::suggestion::nearest;
 use percent_encoding::percent_decode_str;
 
 use crate::filter::field::DATA;
@@ -94,12 +95,27 @@ impl QueryString {
             return Ok(());
         };
         let valid: Vec<_> = Filter::names().chain(others.iter().copied()).collect();
+        let asked = name.strip_prefix(NOT).unwrap_or(name);
         let reason = format!(
-            "is no parameter here; there are {}, {DATA}<path>, and {NOT} before each of a filter",
+            "is no parameter here{}; there are {}, {DATA}<path>, and {NOT} before each of a filter",
+            meant(asked, &valid),
             valid.join(", ")
         );
         Err(ApiError::invalid(echo(name), reason))
     }
+}
+
+/// `, did you mean …`, if one of `valid` is near to `name`.
+fn meant(name: &str, valid: &[&str]) -> String {
+    match nearest(name, valid).as_slice() {
+        [] => String::new(),
+        near => format!(", did you mean {}", near.join(" or ")),
+    }
+}
+
+/// Why `word` is refused where only `valid` are taken.
+pub(crate) fn no_word(word: &str, valid: &[&str]) -> String {
+    format!("must be one of {}{}", valid.join(", "), meant(word, valid))
 }
 
 /// The start of a text of the caller's, for a message.
@@ -146,7 +162,11 @@ mod tests {
     fn an_unknown_parameter_is_answered_with_the_valid_ones() {
         let query = QueryString::parse(Some("usrId=u1")).unwrap();
         let error = query.refuse_rest(&["limit"]).unwrap_err().to_string();
-        assert!(error.starts_with("usrId: is no parameter here; there are userId, "));
+        assert!(
+            error.starts_with(
+                "usrId: is no parameter here, did you mean userId; there are userId, "
+            )
+        );
         assert!(error.contains(", limit, data.<path>, "), "{error}");
         let long = "x".repeat(10_000);
         let query = QueryString::parse(Some(&long)).unwrap();

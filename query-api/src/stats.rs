@@ -18,7 +18,7 @@ use crate::QueryApi;
 use crate::cursor::FrozenSet;
 use crate::event::rfc3339;
 use crate::filter::{Filter, Reach};
-use crate::query_string::QueryString;
+use crate::query_string::{QueryString, no_word};
 use crate::reader::{By, Counts, Histogram};
 pub(crate) use buckets::Bucket;
 
@@ -108,7 +108,7 @@ fn one_of<T: Copy, const N: usize>(
     let found = all.into_iter().find(|value| as_str(*value) == word);
     found.ok_or_else(|| {
         let words: Vec<_> = all.into_iter().map(as_str).collect();
-        ApiError::invalid(name, format!("must be one of {}", words.join(", ")))
+        ApiError::invalid(name, no_word(word, &words))
     })
 }
 

@@ -8,6 +8,7 @@ use audit_service::ApiError;
 use super::network::{AddressRange, ranges};
 use super::time::Bound;
 use super::{Condition, Test};
+use crate::query_string::{echo, no_word};
 
 /// Longest value of a filter, in bytes.
 const MAX_VALUE_BYTES: usize = 1_024;
@@ -218,7 +219,7 @@ impl Field {
     fn known<'a>(&self, values: &'a [String]) -> Result<Vec<&'a str>, String> {
         let words = self.words().unwrap_or_default();
         match values.iter().find(|value| !words.contains(&value.as_str())) {
-            Some(_) => Err(format!("must be one of {}", words.join(", "))),
+            Some(unknown) => Err(no_word(unknown, &words)),
             None => Ok(values.iter().map(String::as_str).collect()),
         }
     }
@@ -253,7 +254,7 @@ fn parameter(name: &str, excluded: bool) -> Cow<'static, str> {
 
 /// The start of a parameter's name, for a message.
 fn shown(name: &str) -> String {
-    crate::query_string::echo(name)
+    echo(name)
 }
 
 /// The values without those that are empty, in one order, if they are not too many or too long.
