@@ -30,8 +30,8 @@ pub struct Connections {
     pub write_timeout: Duration,
 }
 
-/// Serves `app` on `listener` until `shutdown`, then finishes the requests that are under way. As
-/// `connections` says, so many are open; further ones wait to be accepted.
+/// Serves `app` on `listener` until `shutdown`, then finishes the requests that are under way. At
+/// most `connections.max` are open; further ones wait to be accepted.
 ///
 /// An answer that streams without end has to watch the same token.
 pub async fn serve(
