@@ -5,20 +5,21 @@ use std::ops::RangeInclusive;
 use audit_schema::row::{EventRow, Millis};
 use audit_service::ApiError;
 use audit_service::http::LimitedBody;
-use audit_service::keys::Identity;
+use axum::Json;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use chrono::Utc;
 use serde::Serialize;
 
+use crate::caller::Caller;
 use crate::cursor::{Cursor, Direction, FrozenSet, Place, Walk};
 use crate::event::{AuditLog, rfc3339};
 use crate::filter::field::ID;
-use crate::filter::{Filter, Order, Reach};
+use crate::filter::{Filter, Order};
 use crate::query_object;
 use crate::query_string::QueryString;
 use crate::reader::{Page, Slice, Start, Total};
+use crate::recorder::Read;
 use crate::{QueryApi, metrics};
 
 /// Parameters that say which page, beside those of the filter.
@@ -68,29 +69,30 @@ impl Paging {
 /// `GET /v1/audit-logs`
 pub(crate) async fn list_audit_logs(
     State(api): State<QueryApi>,
-    Extension(identity): Extension<Identity>,
+    caller: Caller,
     RawQuery(raw): RawQuery,
 ) -> Result<Response, ApiError> {
-    list(&api, &identity, QueryString::parse(raw.as_deref())?).await
+    list(&api, &caller, QueryString::parse(raw.as_deref())?).await
 }
 
 /// `POST /v1/audit-logs/query`: the same question as a JSON object.
 pub(crate) async fn query_audit_logs(
     State(api): State<QueryApi>,
-    Extension(identity): Extension<Identity>,
+    caller: Caller,
     body: LimitedBody,
 ) -> Result<Response, ApiError> {
-    list(&api, &identity, query_object::parse(&body.bytes)?).await
+    list(&api, &caller, query_object::parse(&body.bytes)?).await
 }
 
 async fn list(
     api: &QueryApi,
-    identity: &Identity,
+    caller: &Caller,
     mut query: QueryString,
 ) -> Result<Response, ApiError> {
+    let question = query.question();
     let paging = Paging::take(&mut query, api.max_offset())?;
     let order = Order::take(&mut query)?;
-    let filter = Filter::take(Reach::from(identity), &mut query)?.in_order(order);
+    let filter = Filter::take(caller.reach.clone(), &mut query)?.in_order(order);
     query.refuse_rest(&PAGING)?;
 
     let (limit, now) = (paging.limit, Millis::from(Utc::now()));
@@ -118,16 +120,26 @@ async fn list(
             (page, walk)
         }
     };
+    let operation = "list";
+    api.recorder().read(
+        caller,
+        Read {
+            operation,
+            question,
+        },
+    );
     Ok(answer(api, &filter, &page, walk.set))
 }
 
 /// `GET /v1/audit-logs/{id}`
 pub(crate) async fn get_audit_log(
     State(api): State<QueryApi>,
-    Extension(identity): Extension<Identity>,
+    caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    let filter = Filter::new(Reach::from(&identity)).with(&ID, vec![id]);
+    let question = [("id".to_owned(), id.as_str().into())];
+    let question = question.into_iter().collect();
+    let filter = Filter::new(caller.reach.clone()).with(&ID, vec![id]);
     // What is no id is the id of no event.
     let filter = filter.map_err(|_| ApiError::NotFound)?;
     let reading = api.reader().admit().await?;
@@ -141,6 +153,14 @@ pub(crate) async fn get_audit_log(
     };
     let page = reading.page(&filter, &walk, slice).await?;
     let row = page.rows.first().ok_or(ApiError::NotFound)?;
+    let operation = "get";
+    api.recorder().read(
+        &caller,
+        Read {
+            operation,
+            question,
+        },
+    );
     Ok(Json(AuditLog::of(row)).into_response())
 }
 

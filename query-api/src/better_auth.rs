@@ -18,21 +18,22 @@ use std::time::{Duration, Instant};
 
 use audit_schema::row::{EventRow, Millis};
 use audit_service::ApiError;
-use audit_service::keys::Identity;
+use axum::Json;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use chrono::Utc;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::audit_logs::{DEFAULT_LIMIT, LIMITS};
+use crate::caller::Caller;
 use crate::cursor::{Cursor, Direction, Place, Walk};
 use crate::event::{address, embedded, given, rfc3339};
 use crate::filter::field::{EVENT_TYPE, Field, IDENTIFIER, ORGANIZATION_ID, USER_ID};
 use crate::filter::{Filter, Reach};
 use crate::query_string::QueryString;
 use crate::reader::{Slice, Start};
+use crate::recorder::Read;
 use crate::{QueryApi, metrics};
 
 /// How long a freeze waits for the next page.
@@ -44,35 +45,47 @@ const MAX_FREEZES: usize = 10_000;
 /// `GET /events/user`
 pub(crate) async fn list_user_events(
     State(api): State<QueryApi>,
-    Extension(identity): Extension<Identity>,
+    caller: Caller,
     RawQuery(raw): RawQuery,
 ) -> Result<Response, ApiError> {
     let mut query = QueryString::parse(raw.as_deref())?;
-    let filter = required(Reach::from(&identity), &USER_ID, query.take_one("userId")?)?;
-    list(&api, filter, query).await
+    let read = Read {
+        operation: "plugin_user",
+        question: query.question(),
+    };
+    let filter = required(caller.reach.clone(), &USER_ID, query.take_one("userId")?)?;
+    list(&api, filter, query, (&caller, read)).await
 }
 
 /// `GET /events/organization`
 pub(crate) async fn list_organization_events(
     State(api): State<QueryApi>,
-    Extension(identity): Extension<Identity>,
+    caller: Caller,
     RawQuery(raw): RawQuery,
 ) -> Result<Response, ApiError> {
     let mut query = QueryString::parse(raw.as_deref())?;
+    let read = Read {
+        operation: "plugin_organization",
+        question: query.question(),
+    };
     let organization = query.take_one("organizationId")?;
-    let filter = required(Reach::from(&identity), &ORGANIZATION_ID, organization)?;
-    list(&api, filter, query).await
+    let filter = required(caller.reach.clone(), &ORGANIZATION_ID, organization)?;
+    list(&api, filter, query, (&caller, read)).await
 }
 
 /// `GET /events/activity`
 pub(crate) async fn list_activity(
     State(api): State<QueryApi>,
-    Extension(identity): Extension<Identity>,
+    caller: Caller,
     RawQuery(raw): RawQuery,
 ) -> Result<Response, ApiError> {
     let mut query = QueryString::parse(raw.as_deref())?;
+    let read = Read {
+        operation: "plugin_activity",
+        question: query.question(),
+    };
     let organizations = query.take_one("organizationIds")?;
-    let mut filter = required(Reach::from(&identity), &ORGANIZATION_ID, organizations)?;
+    let mut filter = required(caller.reach.clone(), &ORGANIZATION_ID, organizations)?;
     for (name, field) in [
         ("userId", &USER_ID),
         ("eventType", &EVENT_TYPE),
@@ -82,7 +95,7 @@ pub(crate) async fn list_activity(
             filter = filter.with(field, vec![value])?;
         }
     }
-    list(&api, filter, query).await
+    list(&api, filter, query, (&caller, read)).await
 }
 
 /// A filter that matches nothing if there is no `value`.
@@ -94,6 +107,7 @@ async fn list(
     api: &QueryApi,
     filter: Filter,
     mut query: QueryString,
+    (caller, read): (&Caller, Read),
 ) -> Result<Response, ApiError> {
     let limit =
         number(query.take_one("limit")?, DEFAULT_LIMIT).clamp(*LIMITS.start(), *LIMITS.end());
@@ -138,6 +152,7 @@ async fn list(
         let next = offset.saturating_add(limit);
         api.freezes().keep(&filter, next, cursor, Instant::now());
     }
+    api.recorder().read(caller, read);
     let now = Millis::from(Utc::now());
     let answer = PluginEvents {
         events: page

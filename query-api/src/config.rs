@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use audit_producer::ProducerConfig;
 use audit_schema::clickhouse::{Address, connect};
 use audit_service::admin::Admin;
 use audit_service::config::{ConfigError, Secret, Validate, load};
@@ -37,6 +38,12 @@ pub struct Config {
     pub queries: Queries,
     /// How many requests a key may make.
     pub rate_limit: RateLimit,
+    /// Files and live readers.
+    pub streams: Streams,
+    /// Which reads are events of the log.
+    pub audit: Audit,
+    /// Where those events go.
+    pub kafka: ProducerConfig,
     /// Cursors.
     pub cursors: Cursors,
     /// Logs.
@@ -105,6 +112,29 @@ pub struct Queries {
     pub max_offset: u64,
 }
 
+/// Files and live readers.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Streams {
+    /// How many files are sent at once.
+    pub max_exports: usize,
+    /// How many live readers there are at once.
+    pub max_tails: usize,
+    /// How long a live reader hears nothing at most.
+    #[serde(with = "humantime_serde")]
+    pub heartbeat: Duration,
+}
+
+/// Which reads are events of the log.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Audit {
+    /// Exports, as `audit_log_exported`.
+    pub exports: bool,
+    /// All other reads, as `audit_log_read`.
+    pub reads: bool,
+}
+
 /// Cursors.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -154,6 +184,20 @@ impl Validate for Config {
         complain(
             queries.memory_bytes == 0,
             "queries.memory_bytes must be at least 1",
+        );
+        complain(
+            self.streams.heartbeat.is_zero(),
+            "streams.heartbeat must not be 0",
+        );
+        let recording = self.audit.exports || self.audit.reads;
+        let spool = self.kafka.spool.as_ref();
+        complain(
+            recording && (self.kafka.brokers.is_empty() || self.kafka.topic.is_empty()),
+            "kafka.brokers and kafka.topic must be set, or audit.exports and audit.reads be false",
+        );
+        complain(
+            recording && spool.is_none_or(|spool| spool.folder.as_os_str().is_empty()),
+            "kafka.spool.folder must be set, or audit.exports and audit.reads be false",
         );
         let secret = self.cursors.secret.expose();
         complain(

@@ -36,6 +36,20 @@ pub(crate) struct FrozenSet {
     pub(crate) ends: Vec<Position>,
 }
 
+impl FrozenSet {
+    /// Adds everything of the row's partition up to the row.
+    pub(crate) fn pass(&mut self, row: &EventRow) {
+        let mut end = Place::of(row).position;
+        end.offset = end.offset.saturating_add(1);
+        let same =
+            |p: &&mut Position| (p.incarnation, p.partition) == (end.incarnation, end.partition);
+        match self.ends.iter_mut().find(same) {
+            Some(found) => *found = end,
+            None => self.ends.push(end),
+        }
+    }
+}
+
 /// What all pages of a walk have in common.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Walk {

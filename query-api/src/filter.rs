@@ -14,7 +14,6 @@ use std::borrow::Cow;
 use audit_schema::ProjectId;
 use audit_schema::row::Millis;
 use audit_service::ApiError;
-use audit_service::keys::Identity;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -33,15 +32,6 @@ pub(crate) struct Reach {
     pub(crate) project: ProjectId,
     /// The only organization of the project whose events it reaches; all events if `None`.
     pub(crate) organization: Option<String>,
-}
-
-impl From<&Identity> for Reach {
-    fn from(identity: &Identity) -> Self {
-        Self {
-            project: identity.project.clone(),
-            organization: identity.organization.clone(),
-        }
-    }
 }
 
 /// In which order events are given.

@@ -2,21 +2,27 @@
 
 mod audit_logs;
 mod better_auth;
+mod caller;
 pub mod config;
 mod cursor;
 mod event;
 mod event_types;
+mod export;
 mod filter;
 mod metrics;
 mod query_object;
 mod query_string;
 mod reader;
+mod recorder;
 mod stats;
+mod streams;
+mod tail;
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use audit_producer::{CreateError, Producer};
 use audit_schema::row::Millis;
 use audit_service::admin::{self, Readiness};
 use audit_service::keys::{ApiKeys, KeysError, Scope};
@@ -33,6 +39,8 @@ pub use crate::config::Config;
 use crate::cursor::{Cursors, FrozenSet};
 use crate::filter::Reach;
 use crate::reader::Reader;
+use crate::recorder::Recorder;
+use crate::streams::Streams;
 
 /// How often ClickHouse is asked whether it is there.
 const LOOK: Duration = Duration::from_secs(2);
@@ -49,13 +57,22 @@ struct Shared {
     reader: Reader,
     cursors: Cursors,
     freezes: better_auth::Freezes,
+    streams: Streams,
+    recorder: Recorder,
+    shutdown: CancellationToken,
     limit: RateLimiter,
     max_offset: u64,
 }
 
 impl QueryApi {
-    /// Reads as `config` says for whoever has one of `keys`.
-    pub fn new(config: &Config, keys: ApiKeys) -> Self {
+    /// Reads as `config` says for whoever has one of `keys`, and records that through `producer`.
+    /// Answers that last end with `shutdown`.
+    pub fn new(
+        config: &Config,
+        keys: ApiKeys,
+        producer: Option<Producer>,
+        shutdown: CancellationToken,
+    ) -> Self {
         let max_age = config.cursors.max_age;
         let cursors = match config.cursors.secret.expose() {
             "" => {
@@ -70,6 +87,9 @@ impl QueryApi {
             reader: Reader::new(client, config.queries.clone()),
             cursors,
             freezes: better_auth::Freezes::default(),
+            streams: Streams::new(&config.streams),
+            recorder: Recorder::new(producer, config.audit.clone()),
+            shutdown,
             limit: RateLimiter::new(config.rate_limit),
             max_offset: config.queries.max_offset,
         }))
@@ -109,6 +129,18 @@ impl QueryApi {
         &self.0.freezes
     }
 
+    fn streams(&self) -> &Streams {
+        &self.0.streams
+    }
+
+    fn recorder(&self) -> &Recorder {
+        &self.0.recorder
+    }
+
+    fn shutdown(&self) -> &CancellationToken {
+        &self.0.shutdown
+    }
+
     fn max_offset(&self) -> u64 {
         self.0.max_offset
     }
@@ -120,6 +152,8 @@ pub fn router(api: QueryApi) -> Router {
         .route("/v1/audit-logs", get(audit_logs::list_audit_logs))
         .route("/v1/audit-logs/{id}", get(audit_logs::get_audit_log))
         .route("/v1/audit-logs/query", post(audit_logs::query_audit_logs))
+        .route("/v1/audit-logs/export", get(export::export_audit_logs))
+        .route("/v1/audit-logs/tail", get(tail::tail_audit_logs))
         .route("/v1/audit-logs/stats", get(stats::count_audit_logs))
         .route("/v1/event-types", get(event_types::list_event_types))
         .route("/events/user", get(better_auth::list_user_events))
@@ -141,6 +175,9 @@ pub enum RunError {
     /// There are no keys to check callers by.
     #[error(transparent)]
     Keys(#[from] KeysError),
+    /// Reads could not be recorded.
+    #[error("reads cannot be recorded; see [kafka] and [audit] of the configuration")]
+    Producer(#[from] CreateError),
     /// The API cannot listen.
     #[error("{address} cannot be listened on")]
     Listen {
@@ -158,9 +195,15 @@ pub enum RunError {
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
     let recorded = telemetry::init(&config.telemetry)?;
     metrics::describe();
+    audit_producer::describe();
     tracing::info!(?config, "starting");
     let keys = ApiKeys::open(&config.keys.file)?;
-    let api = QueryApi::new(&config, keys.clone());
+    let recording = config.audit.exports || config.audit.reads;
+    let producer = match recording {
+        true => Some(Producer::new(&config.kafka)?),
+        false => None,
+    };
+    let api = QueryApi::new(&config, keys.clone(), producer.clone(), shutdown.clone());
     let app = http::finish(router(api.clone()), &config.http);
     let address = config.http.listen;
     let listener = TcpListener::bind(address)
@@ -180,10 +223,14 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     tasks.attend("readiness", watch(api, readiness));
     let connections = config.http.connections();
     tasks.spawn("api", http::serve(listener, app, connections, shutdown));
-    tasks
-        .join(config.http.request_timeout + STOP_MARGIN)
-        .await?;
-    Ok(())
+    let ended = tasks.join(config.http.request_timeout + STOP_MARGIN).await;
+    if let Some(producer) = producer {
+        let left = producer.close(STOP_MARGIN).await;
+        if left.given_up > 0 {
+            tracing::error!(reads = left.given_up, "reads of the log were not recorded");
+        }
+    }
+    Ok(ended?)
 }
 
 /// Tells the admin port whether events can be read.

@@ -14,6 +14,10 @@ const QUERY_SECONDS: &str = "audit_query_api_query_seconds";
 const REFUSED: &str = "audit_query_api_refused_total";
 /// Totals, by whether they were counted to the end.
 const TOTALS: &str = "audit_query_api_totals_total";
+/// Events sent in files.
+const EXPORTED: &str = "audit_query_api_exported_events_total";
+/// Reads that should have been recorded and were not.
+const UNRECORDED: &str = "audit_query_api_unrecorded_reads_total";
 /// Requests that were reading when the last one began.
 const READING: &str = "audit_query_api_reading";
 /// Walks of the plugin's endpoints that are kept frozen.
@@ -22,15 +26,20 @@ const FREEZES: &str = "audit_query_api_freezes";
 pub(crate) fn describe() {
     describe_histogram!(
         QUERY_SECONDS,
-        "Seconds a query took at ClickHouse, by kind: page, total, watermarks."
+        "Seconds a query took at ClickHouse, by kind: page, total, counts, arrivals, watermarks."
     );
     describe_counter!(
         REFUSED,
-        "Requests refused, by reason: busy, unavailable, too_broad, stale_cursor."
+        "Requests refused, by reason: busy, no_place, unavailable, too_broad, stale_cursor."
     );
     describe_counter!(
         TOTALS,
         "Totals, by relation: eq were counted to the end, gte ran out of time."
+    );
+    describe_counter!(EXPORTED, "Events sent in files.");
+    describe_counter!(
+        UNRECORDED,
+        "Reads that should have been recorded and were not: see the log."
     );
     describe_gauge!(
         READING,
@@ -53,6 +62,14 @@ pub(crate) fn refused(reason: &'static str) {
 pub(crate) fn totalled(exactly: bool) {
     let relation = if exactly { "eq" } else { "gte" };
     counter!(TOTALS, "relation" => relation).increment(1);
+}
+
+pub(crate) fn exported(events: u64) {
+    counter!(EXPORTED).increment(events);
+}
+
+pub(crate) fn unrecorded() {
+    counter!(UNRECORDED).increment(1);
 }
 
 pub(crate) fn admitted(at_once: usize, free: usize) {

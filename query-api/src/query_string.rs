@@ -9,6 +9,7 @@ use std::ops::RangeInclusive;
 use audit_service::ApiError;
 use audit_service::suggestion::nearest;
 use percent_encoding::percent_decode_str;
+use serde_json::{Map, Value};
 
 use crate::filter::field::DATA;
 use crate::filter::{Filter, NOT};
@@ -45,6 +46,20 @@ impl QueryString {
     /// The same of pairs that were taken apart already.
     pub(crate) fn of(pairs: Vec<(String, String)>) -> Self {
         Self { pairs }
+    }
+
+    /// Every parameter with its values, for the record.
+    pub(crate) fn question(&self) -> Map<String, Value> {
+        let mut question = Map::new();
+        for (name, value) in &self.pairs {
+            let values = question
+                .entry(name)
+                .or_insert_with(|| Value::Array(Vec::new()));
+            if let Value::Array(values) = values {
+                values.push(value.as_str().into());
+            }
+        }
+        question
     }
 
     /// Takes a parameter that makes sense once.

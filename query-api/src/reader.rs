@@ -28,9 +28,8 @@ use crate::config::Queries;
 use crate::cursor::FrozenSet;
 use crate::filter::Filter;
 use crate::metrics;
-pub(crate) use arrivals::Arrivals;
 pub(crate) use counts::{By, Counts, Histogram};
-pub(crate) use page::{Chunk, Page, Slice, Start, Total};
+pub(crate) use page::{Page, Slice, Start, Total};
 use refusal::refusal;
 
 /// A row belongs to a frozen set if its offset is below the end of its partition. A partition

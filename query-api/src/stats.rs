@@ -6,20 +6,21 @@ use std::collections::BTreeMap;
 
 use audit_schema::row::Millis;
 use audit_service::ApiError;
-use audit_service::keys::Identity;
+use axum::Json;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use chrono::{DateTime, SecondsFormat, Utc};
 use chrono_tz::Tz;
 use serde::Serialize;
 
 use crate::QueryApi;
+use crate::caller::Caller;
 use crate::cursor::FrozenSet;
 use crate::event::rfc3339;
-use crate::filter::{Filter, Reach};
+use crate::filter::Filter;
 use crate::query_string::{QueryString, no_word};
 use crate::reader::{By, Counts, Histogram};
+use crate::recorder::Read;
 pub(crate) use buckets::Bucket;
 
 /// Parameters beside those of the filter.
@@ -115,12 +116,13 @@ fn one_of<T: Copy, const N: usize>(
 /// `GET /v1/audit-logs/stats`
 pub(crate) async fn count_audit_logs(
     State(api): State<QueryApi>,
-    Extension(identity): Extension<Identity>,
+    caller: Caller,
     RawQuery(raw): RawQuery,
 ) -> Result<Response, ApiError> {
     let mut query = QueryString::parse(raw.as_deref())?;
+    let question = query.question();
     let chart = Chart::take(&mut query)?;
-    let filter = Filter::take(Reach::from(&identity), &mut query)?;
+    let filter = Filter::take(caller.reach.clone(), &mut query)?;
     query.refuse_rest(&PARAMETERS)?;
 
     let now = Millis::from(Utc::now());
@@ -132,6 +134,14 @@ pub(crate) async fn count_audit_logs(
     };
     let histogram = chart.histogram(&filter, &set)?;
     let counts = reading.counts(&filter, &set, &histogram).await?;
+    let operation = "stats";
+    api.recorder().read(
+        &caller,
+        Read {
+            operation,
+            question,
+        },
+    );
     let as_of = api.cursors().seal_set(&set, filter.reach());
     Ok(Json(stats(&chart, &histogram, counts, as_of, &set)).into_response())
 }

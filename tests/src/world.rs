@@ -143,6 +143,8 @@ impl World {
             ("AUDIT_QUERY_API_KEYS__FILE", &keys),
             ("AUDIT_QUERY_API_HTTP__LISTEN", "127.0.0.1:0"),
             ("AUDIT_QUERY_API_ADMIN__LISTEN", "127.0.0.1:0"),
+            ("AUDIT_QUERY_API_KAFKA__BROKERS", &brokers),
+            ("AUDIT_QUERY_API_KAFKA__TOPIC", &self.topic),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into_iter()
@@ -184,9 +186,11 @@ impl World {
         let mut command =
             self.command("audit-local", &["guard", &parent, "--", &service, "run"])?;
         // Each of several has its own, unless the test says which.
-        let spool = "AUDIT_INGEST_KAFKA__SPOOL__FOLDER";
-        if !self.settings().iter().any(|(name, _)| name == spool) {
-            command.env(spool, self.logs.join(format!("spool-{number}")));
+        for service in ["INGEST", "QUERY_API"] {
+            let spool = format!("AUDIT_{service}_KAFKA__SPOOL__FOLDER");
+            if !self.settings().iter().any(|(name, _)| *name == spool) {
+                command.env(spool, self.logs.join(format!("spool-{number}")));
+            }
         }
         Process::start(
             &mut command,

@@ -248,7 +248,8 @@ async fn serve(
     tracing::info!("starting consumer, ingest and query API …");
     let producer = Producer::new(&ingest.kafka)?;
     let consuming = Readiness::new(shutdown.clone());
-    let api = QueryApi::new(&query_api, keys.clone());
+    let recorder = Some(producer.clone());
+    let api = QueryApi::new(&query_api, keys.clone(), recorder, shutdown.clone());
     let ready = {
         let (consuming, api, producer) = (consuming.clone(), api.clone(), producer.clone());
         move || {

@@ -193,6 +193,27 @@ impl Admitted<'_> {
         query.fetch_optional().await.map_err(refusal)
     }
 
+    /// How many events a walk has up to a place and the event at it.
+    pub(crate) async fn count_up_to(
+        &self,
+        filter: &Filter,
+        set: &FrozenSet,
+        place: &Place,
+    ) -> Result<u64, ApiError> {
+        let than = match filter.order {
+            Order::Descending => ">=",
+            Order::Ascending => "<=",
+        };
+        let rest = format!(
+            " AND created_at {than} fromUnixTimestamp64Milli({{place_time:Int64}}, 'UTC') \
+             AND ({}) {than} {GIVEN_PLACE}",
+            PLACE.join(", ")
+        );
+        let query = at(self.select("count() AS rows", filter, set, &rest), place);
+        let count = query.fetch_one::<Count>().await.map_err(refusal)?;
+        Ok(count.rows)
+    }
+
     /// Sorting by the whole place costs twice as much as by the key, and is needed only where
     /// one id was reported twice.
     async fn rows(

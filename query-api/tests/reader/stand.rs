@@ -18,6 +18,7 @@ use chrono::{DateTime, Utc};
 use clickhouse::Client;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 /// The project most tests are about, and the one whose events must never be seen there.
@@ -190,7 +191,10 @@ pub(crate) fn app(config: &Config) -> Router {
         add_key(&path, &project.parse().unwrap(), new).unwrap();
     }
     let keys = ApiKeys::open(&path).unwrap();
-    http::finish(router(QueryApi::new(config, keys)), &config.http)
+    http::finish(
+        router(QueryApi::new(config, keys, None, CancellationToken::new())),
+        &config.http,
+    )
 }
 
 pub(crate) async fn ask(app: &Router, key: &str, path: &str) -> (StatusCode, Value) {

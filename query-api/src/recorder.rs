@@ -1,0 +1,90 @@
+//! Reads of the log are events of the log: who took what away, and if configured, who looked.
+//!
+//! They go the way of all events, through the producer, which never waits: an answer is as fast
+//! with them as without, and while Kafka is away they lie in its spool. An export is recorded when
+//! it begins, because what was sent of a file that broke has been read as well.
+
+use audit_producer::Producer;
+use audit_schema::{Actor, Event, EventData, EventType};
+use futures_util::FutureExt;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::caller::Caller;
+use crate::config::Audit;
+use crate::metrics;
+
+/// What an API key is called as an actor.
+const API_KEY: &str = "api_key";
+
+/// Records reads.
+pub(crate) struct Recorder {
+    producer: Option<Producer>,
+    audit: Audit,
+}
+
+/// What was read.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Read {
+    /// Which operation of the API.
+    pub(crate) operation: &'static str,
+    /// Its parameters, each with its values.
+    pub(crate) question: Map<String, Value>,
+}
+
+impl Recorder {
+    /// Records what `audit` says, through `producer`; nothing without one.
+    pub(crate) fn new(producer: Option<Producer>, audit: Audit) -> Self {
+        Self { producer, audit }
+    }
+
+    /// Somebody read events.
+    pub(crate) fn read(&self, caller: &Caller, read: Read) {
+        if self.audit.reads {
+            self.record(EventType::AUDIT_LOG_READ, caller, &read, "read events");
+        }
+    }
+
+    /// Somebody began to take events away.
+    pub(crate) fn exported(&self, caller: &Caller, read: Read) {
+        if self.audit.exports {
+            self.record(
+                EventType::AUDIT_LOG_EXPORTED,
+                caller,
+                &read,
+                "exported events",
+            );
+        }
+    }
+
+    fn record(&self, kind: EventType<'static>, caller: &Caller, read: &Read, did: &str) {
+        let Some(producer) = &self.producer else {
+            return;
+        };
+        let event = || {
+            let data = EventData::of(read)?;
+            Event::builder(caller.reach.project.clone(), kind)
+                .event_key(caller.key_name.clone())
+                .event_display_name(format!("API key {} {did}", caller.key_name))
+                .actor(Actor {
+                    id: caller.key_name.clone().into(),
+                    kind: API_KEY.into(),
+                })
+                .organization_id(caller.reach.organization.clone().unwrap_or_default())
+                .request_id(caller.request_id.clone())
+                .event_data(data)
+                .build()
+        };
+        let refused = match event() {
+            // That it is durable is the producer's business; nobody waits for it here.
+            Ok(event) => match producer.publish(&event).now_or_never() {
+                Some(Err(refused)) => refused.to_string(),
+                _ => return,
+            },
+            Err(invalid) => invalid.to_string(),
+        };
+        metrics::unrecorded();
+        tracing::error!(reason = refused, "a read of the log was not recorded");
+    }
+}

@@ -1,0 +1,195 @@
+//! `/v1/audit-logs/tail`: events as they become readable, as server-sent events.
+//!
+//! They come in the order in which Kafka took them, those that `/v1/audit-logs` shows at the same
+//! time and no others. The id of each says how far the reader has come, per partition; a reader
+//! that comes back with the last one it saw (`Last-Event-ID`) misses none and gets none twice.
+//!
+//! Nothing is kept for a reader but the events of one look, and it is only looked when those are
+//! gone. A reader that does not keep up thus falls behind at its own cost, and one that stops
+//! reading is cut off by the server's write timeout.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use audit_schema::row::{EventRow, Millis};
+use audit_service::ApiError;
+use axum::extract::{RawQuery, State};
+use axum::http::HeaderMap;
+use axum::http::header::{CACHE_CONTROL, HeaderValue};
+use axum::response::sse::{Event, Sse};
+use axum::response::{IntoResponse, Response};
+use chrono::Utc;
+use futures_util::stream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+use crate::caller::Caller;
+use crate::cursor::FrozenSet;
+use crate::event::AuditLog;
+use crate::filter::Filter;
+use crate::query_string::QueryString;
+use crate::recorder::Read;
+use crate::{QueryApi, metrics};
+
+/// Parameters beside those of the filter.
+pub(crate) const PARAMETERS: [&str; 2] = ["asOf", "lastEventId"];
+
+/// How often it is looked for events.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Most events of one partition in one look.
+const MOST: u64 = 200;
+
+/// How soon a client that lost its connection shall come back.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// `GET /v1/audit-logs/tail`
+pub(crate) async fn tail_audit_logs(
+    State(api): State<QueryApi>,
+    caller: Caller,
+    headers: HeaderMap,
+    RawQuery(raw): RawQuery,
+) -> Result<Response, ApiError> {
+    let mut query = QueryString::parse(raw.as_deref())?;
+    let question = query.question();
+    let as_of = query.take_one("asOf")?;
+    let last_seen = match query.take_one("lastEventId")? {
+        // What a browser sends when it comes back is newer than what its address says.
+        None => last_event_id(&headers)?,
+        given => last_event_id(&headers)?.or(given),
+    };
+    let filter = Filter::take(caller.reach.clone(), &mut query)?;
+    query.refuse_rest(&PARAMETERS)?;
+
+    let now = Millis::from(Utc::now());
+    let place = api.streams().tail()?;
+    let begun = match last_seen {
+        Some(id) => {
+            let opened = api.cursors().open_arrivals(&id, &filter, now);
+            Some(opened.inspect_err(|_| metrics::refused("stale_cursor"))?)
+        }
+        None => api.frozen_as_of(as_of.as_deref(), filter.reach(), now)?,
+    };
+    let seen = match begun {
+        Some(seen) => seen,
+        None => api.reader().lately().await?,
+    };
+    api.recorder().read(
+        &caller,
+        Read {
+            operation: "tail",
+            question,
+        },
+    );
+    let tail = Tail {
+        heartbeat: Instant::now() + api.streams().heartbeat,
+        api,
+        filter,
+        seen,
+        waiting: VecDeque::new(),
+        begun: false,
+        _place: place,
+    };
+    let events = stream::unfold(tail, |mut tail| async {
+        let shutdown = tail.api.shutdown().clone();
+        let event = tokio::select! {
+            () = shutdown.cancelled() => None,
+            event = tail.next() => event,
+        };
+        Some((Ok::<_, Infallible>(event?), tail))
+    });
+    let mut response = Sse::new(events).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // nginx would keep events back until it has some more.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+fn last_event_id(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let Some(id) = headers.get("last-event-id") else {
+        return Ok(None);
+    };
+    let id = id.to_str().map_err(|_| ApiError::StaleCursor)?;
+    Ok(Some(id.to_owned()).filter(|id| !id.is_empty()))
+}
+
+/// One live reader.
+struct Tail {
+    api: QueryApi,
+    filter: Filter,
+    /// What was looked at; all of it was sent but what is waiting.
+    seen: FrozenSet,
+    /// Events to be sent, each with what is seen when it is.
+    waiting: VecDeque<(EventRow, FrozenSet)>,
+    begun: bool,
+    /// When to say that the connection lives.
+    heartbeat: Instant,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Tail {
+    /// The next thing to send; `None` when nothing can be read.
+    async fn next(&mut self) -> Option<Event> {
+        if !self.begun {
+            self.begun = true;
+            // Whatever comes first, a reader that comes back after it has somewhere to go on.
+            return Some(self.beat().retry(RETRY));
+        }
+        loop {
+            if let Some((row, seen)) = self.waiting.pop_front() {
+                self.heartbeat = Instant::now() + self.api.streams().heartbeat;
+                return Some(self.event(&row, &seen));
+            }
+            if Instant::now() >= self.heartbeat {
+                self.heartbeat = Instant::now() + self.api.streams().heartbeat;
+                return Some(self.beat());
+            }
+            match self.look().await {
+                Ok(true) => {}
+                Ok(false) => tokio::time::sleep(LOOK).await,
+                Err(error) => {
+                    // The client comes back by itself, to this instance or another.
+                    tracing::warn!(code = error.code(), "a live reader was sent away");
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Looks for events; says whether there are some.
+    async fn look(&mut self) -> Result<bool, ApiError> {
+        let set = self.api.reader().lately().await?;
+        if set.ends == self.seen.ends {
+            return Ok(false);
+        }
+        let turn = self.api.reader().turn().await?;
+        let arrivals = turn.arrivals(&self.filter, &self.seen, &set, MOST).await?;
+        let mut seen = self.seen.clone();
+        seen.frozen_at = set.frozen_at;
+        for row in arrivals.rows {
+            seen.pass(&row);
+            self.waiting.push_back((row, seen.clone()));
+        }
+        // What lies between the events is of other filters and projects.
+        if let Some((_, last)) = self.waiting.back_mut() {
+            last.clone_from(&arrivals.seen);
+        }
+        self.seen = arrivals.seen;
+        Ok(!self.waiting.is_empty())
+    }
+
+    fn event(&self, row: &EventRow, seen: &FrozenSet) -> Event {
+        let id = self.api.cursors().seal_arrivals(seen, &self.filter);
+        // A line break between two tokens of what was sent does not become one of this protocol.
+        let event = Event::default().id(&id).json_data(AuditLog::of(row));
+        event.unwrap_or_else(|_| Event::default().id(id))
+    }
+
+    /// A comment, with how far the reader has come.
+    fn beat(&self) -> Event {
+        let id = self.api.cursors().seal_arrivals(&self.seen, &self.filter);
+        Event::default().id(id).comment("")
+    }
+}
