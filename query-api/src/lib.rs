@@ -34,6 +34,8 @@ use axum::Router;
 use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate};
 
 pub use crate::config::Config;
 use crate::cursor::{Cursors, FrozenSet};
@@ -163,7 +165,13 @@ pub fn router(api: QueryApi) -> Router {
         )
         .route("/events/activity", get(better_auth::list_activity));
     let (keys, limit) = (api.0.keys.clone(), api.0.limit.clone());
-    auth::require(reads, keys, Scope::Read, Some(limit)).with_state(api)
+    // Parquet is compressed already; live events are not kept back to be.
+    let worth_it = DefaultPredicate::new().and(NotForContentType::const_new(
+        "application/vnd.apache.parquet",
+    ));
+    auth::require(reads, keys, Scope::Read, Some(limit))
+        .layer(CompressionLayer::new().compress_when(worth_it))
+        .with_state(api)
 }
 
 /// Why the service did not start, or did not stop well.

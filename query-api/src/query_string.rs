@@ -112,7 +112,7 @@ impl QueryString {
         let valid: Vec<_> = Filter::names().chain(others.iter().copied()).collect();
         let asked = name.strip_prefix(NOT).unwrap_or(name);
         let reason = format!(
-            "is no parameter here{}; there are {}, {DATA}<path>, and {NOT} before each of a filter",
+            "is no parameter here{}. There are {}, {DATA}<path>, and {NOT} before each of a filter",
             meant(asked, &valid),
             valid.join(", ")
         );
@@ -120,11 +120,11 @@ impl QueryString {
     }
 }
 
-/// `, did you mean …`, if one of `valid` is near to `name`.
+/// `; perhaps …`, if some of `valid` are near to `name`.
 fn meant(name: &str, valid: &[&str]) -> String {
     match nearest(name, valid).as_slice() {
         [] => String::new(),
-        near => format!(", did you mean {}", near.join(" or ")),
+        near => format!("; perhaps {}", near.join(" or ")),
     }
 }
 
@@ -178,9 +178,7 @@ mod tests {
         let query = QueryString::parse(Some("usrId=u1")).unwrap();
         let error = query.refuse_rest(&["limit"]).unwrap_err().to_string();
         assert!(
-            error.starts_with(
-                "usrId: is no parameter here, did you mean userId; there are userId, "
-            )
+            error.starts_with("usrId: is no parameter here; perhaps userId. There are userId, ")
         );
         assert!(error.contains(", limit, data.<path>, "), "{error}");
         let long = "x".repeat(10_000);

@@ -1,8 +1,7 @@
 //! Parquet: the columns of the table, typed and compressed, for analysis.
 //!
-//! What is kept is the row group at hand, and of each one before it what the footer says of it. So
-//! memory is bounded, whatever is read: a row group ends after so many rows or so much text. A text
-//! that is empty is null.
+//! What is kept is the row group at hand, which ends after so many rows or so much text, and of each
+//! one before it what the footer says of it: some 11 KiB. A text that is empty is null.
 //!
 //! The footer ends the file; without it no reader opens one, so a file that was cut has nothing to
 //! be taken for whole.

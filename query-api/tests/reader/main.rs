@@ -7,7 +7,10 @@
 )]
 
 mod answers;
+mod exports;
 mod isolation;
 mod plugin;
 mod stand;
+mod stats;
+mod tails;
 mod walks;

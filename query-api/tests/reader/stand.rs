@@ -13,9 +13,10 @@ use audit_service::http;
 use audit_service::keys::{ApiKeys, NewKey, Scope, add_key};
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::http::{Request, StatusCode};
+use axum::http::{HeaderMap, Request, Response, StatusCode};
 use chrono::{DateTime, Utc};
 use clickhouse::Client;
+use futures_util::StreamExt;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -154,6 +155,17 @@ impl Stand {
         self.client.query_raw(&sql).execute().await.unwrap();
     }
 
+    /// Makes every row that was created before `millis` take a tenth of a second to be read.
+    pub(crate) async fn slow_below(&self, millis: i64) {
+        let slow = format!(
+            "CREATE VIEW {EVENTS} AS SELECT * FROM kept WHERE \
+             if(created_at < fromUnixTimestamp64Milli({millis}, 'UTC'), sleepEachRow(0.1), 0) = 0"
+        );
+        for sql in [format!("RENAME TABLE {EVENTS} TO kept"), slow] {
+            self.client.query_raw(&sql).execute().await.unwrap();
+        }
+    }
+
     /// Stores events as the whole log, readable.
     pub(crate) async fn fill(&self, events: &[Event<'_>]) {
         self.insert(0, events).await;
@@ -163,6 +175,30 @@ impl Stand {
     /// Asks as `project`, whatever comes of it.
     pub(crate) async fn ask(&self, project: &str, path: &str) -> (StatusCode, Value) {
         ask(&self.app, &key(project), path).await
+    }
+
+    /// The answer to any request, as it comes.
+    pub(crate) async fn send(&self, request: Request<Body>) -> Response<Body> {
+        self.app.clone().oneshot(request).await.unwrap()
+    }
+
+    /// Asks as `project` for a file, and gives the head of the answer and its bytes; whether they
+    /// ended well.
+    pub(crate) async fn file(&self, project: &str, path: &str) -> (HeaderMap, Vec<u8>, bool) {
+        let answer = self.send(get(project, path)).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{path}");
+        let (head, mut body) = (
+            answer.headers().clone(),
+            answer.into_body().into_data_stream(),
+        );
+        let mut bytes = Vec::new();
+        while let Some(chunk) = body.next().await {
+            match chunk {
+                Ok(chunk) => bytes.extend(chunk),
+                Err(_) => return (head, bytes, false),
+            }
+        }
+        (head, bytes, true)
     }
 
     /// Asks as `project` for what there is.
@@ -195,6 +231,12 @@ pub(crate) fn app(config: &Config) -> Router {
         router(QueryApi::new(config, keys, None, CancellationToken::new())),
         &config.http,
     )
+}
+
+/// A GET with the key of `project`.
+pub(crate) fn get(project: &str, path: &str) -> Request<Body> {
+    let request = Request::get(path).header("x-api-key", key(project));
+    request.body(Body::empty()).unwrap()
 }
 
 pub(crate) async fn ask(app: &Router, key: &str, path: &str) -> (StatusCode, Value) {
