@@ -9,6 +9,7 @@ use axum::Json;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use chrono::Utc;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::caller::Caller;
@@ -195,7 +196,7 @@ fn answer(api: &QueryApi, filter: &Filter, page: &Page, set: FrozenSet) -> Respo
 }
 
 /// A page of events.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct AuditLogs<'a> {
     /// In the order asked for.
@@ -218,7 +219,7 @@ pub(crate) struct AuditLogs<'a> {
 }
 
 /// How the truth relates to a total.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum TotalRelation {
     /// It is the total.

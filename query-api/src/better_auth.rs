@@ -22,6 +22,7 @@ use axum::Json;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use chrono::Utc;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -175,18 +176,21 @@ fn number(text: Option<String>, default: u64) -> u64 {
     number.map_or(default, |number| u64::try_from(number).unwrap_or(0))
 }
 
-#[derive(Serialize)]
-struct PluginEvents<'a> {
+/// A page of events, as the plugin reads them.
+#[derive(JsonSchema, Serialize)]
+pub(crate) struct PluginEvents<'a> {
     events: Vec<PluginEvent<'a>>,
     total: u64,
     limit: u64,
     offset: u64,
 }
 
-#[derive(Serialize)]
+/// One event, as the plugin reads it.
+#[derive(JsonSchema, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct PluginEvent<'a> {
+pub(crate) struct PluginEvent<'a> {
     event_type: &'a str,
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     event_data: Cow<'a, RawValue>,
     event_key: &'a str,
     project_id: &'a str,

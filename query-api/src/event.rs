@@ -8,52 +8,84 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use audit_schema::row::{EventRow, Millis};
 use chrono::{DateTime, SecondsFormat, Utc};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 /// One event, as it is answered.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct AuditLog<'a> {
+    /// Its id: a UUID.
     id: String,
+    /// What happened, as it was sent.
     event_type: &'a str,
+    /// What happened, as Better Auth documents it.
     documented_type: Option<&'a str>,
+    /// What it happened to.
     event_key: Option<&'a str>,
+    /// A sentence for people.
     event_display_name: Option<&'a str>,
+    /// The user it is about.
     user_id: Option<&'a str>,
+    /// The organization it is about.
     organization_id: Option<&'a str>,
+    /// E-mail address or name of the user it is about.
     identifier: Option<&'a str>,
+    /// Who did it.
     actor: Actor<'a>,
+    /// How it ended: success, failure, blocked, challenged.
     outcome: Option<&'a str>,
+    /// The session it happened in.
     session_id: Option<&'a str>,
+    /// The request it happened in.
     request_id: Option<&'a str>,
+    /// The client's user agent.
     user_agent: Option<&'a str>,
+    /// Where the client was.
     location: Location<'a>,
+    /// Everything, as it was sent.
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     event_data: Cow<'a, RawValue>,
+    /// When it happened, at the source.
+    #[schemars(extend("format" = "date-time"))]
     created_at: String,
+    /// When Kafka took it.
+    #[schemars(extend("format" = "date-time"))]
     logged_at: String,
+    /// Whose it is.
     project_id: &'a str,
+    /// Where it lies in the log.
     position: At,
 }
 
-#[derive(Serialize)]
+/// Who did something.
+#[derive(JsonSchema, Serialize)]
 struct Actor<'a> {
+    /// The user, or what else did it.
     id: Option<&'a str>,
+    /// In which role: user, admin, dashboard, organization, …
     #[serde(rename = "type")]
     kind: Option<&'a str>,
 }
 
-#[derive(Serialize)]
+/// Where a client was.
+#[derive(JsonSchema, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Location<'a> {
+    /// Its address.
     ip_address: Option<IpAddr>,
     city: Option<&'a str>,
     country: Option<&'a str>,
+    /// ISO 3166-1 alpha-2.
     country_code: Option<&'a str>,
 }
 
-#[derive(Serialize)]
+/// A position in the log. `incarnation-partition-offset` names it where a text is needed.
+#[derive(JsonSchema, Serialize)]
+#[schemars(rename = "Position")]
 struct At {
+    /// Which life of the topic.
     incarnation: u32,
     partition: u32,
     offset: u64,

@@ -3,6 +3,7 @@
 use audit_schema::{CATALOGUE, Category};
 use axum::Json;
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Types that only the plugin or the audit log itself sends; they have no documented name.
@@ -20,14 +21,14 @@ const UNDOCUMENTED: [&str; 10] = [
 ];
 
 /// The types of events. Others may be sent, and are found by their name.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct EventTypes {
     event_types: Vec<NamedType>,
 }
 
 /// One type of event.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct NamedType {
     /// The documented name, or the only one.
@@ -35,6 +36,7 @@ pub(crate) struct NamedType {
     /// The name the plugin sends, where it is another one.
     wire_name: Option<&'static str>,
     /// The group it is documented under.
+    #[schemars(with = "Option<String>")]
     category: Option<Category>,
 }
 

@@ -133,7 +133,7 @@ impl Filter {
                 };
                 let given = query.take_all(&name);
                 if !given.is_empty() {
-                    says_something(&name, &given)?;
+                    says_something(&name, field.is_list(), &given)?;
                     let condition = field.condition(excluded, given)?;
                     if condition.test == Test::Nothing {
                         return Err(is_empty(&name));
@@ -147,7 +147,7 @@ impl Filter {
                 let given = query.take_all(&name);
                 let path = name.strip_prefix(&prefix).unwrap_or_default();
                 let condition = data_condition(path, excluded, given.clone())?;
-                says_something(&name, &given)?;
+                says_something(&name, false, &given)?;
                 filter.conditions.push(condition);
             }
         }
@@ -208,8 +208,13 @@ impl Filter {
     }
 }
 
-fn says_something(name: &str, given: &[String]) -> Result<(), ApiError> {
-    match given.iter().any(|value| value.trim().is_empty()) {
+/// Whether every value says something; those of a list are trimmed.
+fn says_something(name: &str, is_list: bool, given: &[String]) -> Result<(), ApiError> {
+    let says_nothing = |value: &String| match is_list {
+        true => value.trim().is_empty(),
+        false => value.is_empty(),
+    };
+    match given.iter().any(says_nothing) {
         true => Err(is_empty(name)),
         false => Ok(()),
     }

@@ -10,6 +10,7 @@ mod event_types;
 mod export;
 mod filter;
 mod metrics;
+mod openapi;
 mod query_object;
 mod query_string;
 mod reader;
@@ -170,6 +171,7 @@ pub fn router(api: QueryApi) -> Router {
         "application/vnd.apache.parquet",
     ));
     auth::require(reads, keys, Scope::Read, Some(limit))
+        .merge(openapi::routes())
         .layer(CompressionLayer::new().compress_when(worth_it))
         .with_state(api)
 }

@@ -11,6 +11,7 @@ use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, SecondsFormat, Utc};
 use chrono_tz::Tz;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::QueryApi;
@@ -147,7 +148,7 @@ pub(crate) async fn count_audit_logs(
 }
 
 /// Counts of events for a chart.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Stats {
     /// The word for the length of a stretch.
@@ -169,7 +170,7 @@ pub(crate) struct Stats {
 }
 
 /// One stretch of time.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct BucketCount {
     /// When it begins, in the zone.
@@ -184,7 +185,7 @@ pub(crate) struct BucketCount {
 }
 
 /// One value, and how many events have it.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub(crate) struct ValueCount {
     /// Empty if the events have none.
     value: String,

@@ -290,14 +290,11 @@ fn types(values: &[String]) -> Result<Test, String> {
             (Some(""), _) => return Err("needs a beginning before the *".to_owned()),
             (None, Some(entry)) => documented.push(entry.name.to_owned()),
             (prefix, _) => {
-                let name = prefix.unwrap_or(value);
-                EventType::new(name).map_err(|error| error.to_string())?;
-                let list = if prefix.is_some() {
-                    &mut begin
-                } else {
-                    &mut sent
-                };
-                list.push(name.to_owned());
+                EventType::new(value.as_str()).map_err(|error| error.to_string())?;
+                match prefix {
+                    Some(prefix) => begin.push(prefix.to_owned()),
+                    None => sent.push(value.clone()),
+                }
             }
         }
     }
