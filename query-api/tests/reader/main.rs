@@ -9,5 +9,9 @@
 mod answers;
 mod isolation;
 mod plugin;
+mod random_events;
+mod random_filters;
+mod random_questions;
+mod reference;
 mod stand;
 mod walks;

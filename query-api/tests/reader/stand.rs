@@ -158,6 +158,19 @@ impl Stand {
         self.settle(u64::try_from(events.len()).unwrap()).await;
     }
 
+    /// How many rows each table has, and a sum of what is in them.
+    pub(crate) async fn contents(&self) -> Vec<(String, u64, u64)> {
+        let sql = "SELECT name FROM system.tables WHERE database = currentDatabase() ORDER BY name";
+        let tables: Vec<String> = self.client.query_raw(sql).fetch_all().await.unwrap();
+        let mut contents = Vec::new();
+        for table in tables {
+            let sql = format!("SELECT count(), sum(cityHash64(*)) FROM {table}");
+            let (rows, sum) = self.client.query_raw(&sql).fetch_one().await.unwrap();
+            contents.push((table, rows, sum));
+        }
+        contents
+    }
+
     /// Asks as `project`, whatever comes of it.
     pub(crate) async fn ask(&self, project: &str, path: &str) -> (StatusCode, Value) {
         ask(&self.app, &key(project), path).await
@@ -204,7 +217,7 @@ pub(crate) async fn ask(app: &Router, key: &str, path: &str) -> (StatusCode, Val
 }
 
 /// Where the `number`th event of the log lies.
-fn position(number: u64) -> Position {
+pub(crate) fn position(number: u64) -> Position {
     Position {
         incarnation: 1,
         partition: u32::try_from(number % PARTITIONS).unwrap(),
