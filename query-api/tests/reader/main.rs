@@ -7,10 +7,12 @@
 )]
 
 mod answers;
+mod injection;
 mod isolation;
 mod plugin;
 mod random_events;
 mod random_filters;
+mod random_isolation;
 mod random_questions;
 mod reference;
 mod stand;

@@ -313,7 +313,7 @@ fn time(random: &mut StdRng, now: i64) -> i64 {
     match random.random_range(0..10) {
         0..5 => T,
         5..7 => T + random.random_range(-3..=3),
-        7 => T + random.random_range(-80..80) * 24 * HOUR,
+        7 => T + random.random_range(-10..10) * 24 * HOUR,
         _ => now - random.random_range(0..200) * HOUR - HOUR / 2,
     }
 }

@@ -16,6 +16,12 @@ use crate::stand::encoded;
 mod data;
 mod network;
 
+/// The longest value, or piece of one between commas, in bytes.
+const MAX_VALUE_LEN: usize = 1_024;
+
+/// The most values, or pieces, of one parameter.
+const MAX_VALUES: usize = 1_000;
+
 /// What is asked: parameters and their values, decoded, in their order.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Question(pub(crate) Vec<(String, String)>);
@@ -126,11 +132,24 @@ fn tests(name: &str, values: &[&str]) -> Result<Vec<Test>, Invalid> {
     if values.contains(&"") {
         return Err(Invalid);
     }
-    let each = |test: fn(&str) -> Result<Test, Invalid>| values.iter().map(|v| test(v)).collect();
-    let each_piece = |test: fn(&str) -> Result<Test, Invalid>| {
-        let pieces = pieces(values)?;
-        pieces.into_iter().map(test).collect()
+    let pieces = pieces(values);
+    let has_pieces = [
+        "organizationId",
+        "eventType",
+        "category",
+        "outcome",
+        "country",
+    ];
+    let values = if has_pieces.contains(&name) {
+        &pieces?
+    } else {
+        values
     };
+    let too_long = values.iter().any(|value| value.len() > MAX_VALUE_LEN);
+    if too_long || values.len() > MAX_VALUES {
+        return Err(Invalid);
+    }
+    let each = |test: fn(&str) -> Result<Test, Invalid>| values.iter().map(|v| test(v)).collect();
     match name {
         "userId" => Ok(column(values, |row| &row.user_id)),
         "actorId" => Ok(column(values, |row| &row.actor_id)),
@@ -139,11 +158,11 @@ fn tests(name: &str, values: &[&str]) -> Result<Vec<Test>, Invalid> {
         "sessionId" => Ok(column(values, |row| &row.session_id)),
         "requestId" => Ok(column(values, |row| &row.request_id)),
         "city" => Ok(column(values, |row| &row.city)),
-        "organizationId" => Ok(column(&pieces(values)?, |row| &row.organization_id)),
-        "eventType" => each_piece(event_type),
-        "category" => each_piece(category),
-        "outcome" => each_piece(outcome),
-        "country" => each_piece(country),
+        "organizationId" => Ok(column(values, |row| &row.organization_id)),
+        "eventType" => each(event_type),
+        "category" => each(category),
+        "outcome" => each(outcome),
+        "country" => each(country),
         "ip" => each(network::ip),
         "userAgent" => each(user_agent),
         "q" => each(words_of_text),
@@ -306,4 +325,35 @@ fn nanos_since_1970(text: &str, now: Millis) -> Option<i128> {
 fn digits(text: &str) -> Option<i128> {
     let plain = text.bytes().all(|byte| byte.is_ascii_digit());
     plain.then(|| text.parse().ok())?
+}
+
+#[test]
+fn words_and_times_are_read_as_described() {
+    let read = |text: &str| -> Vec<String> {
+        let words = words(text).into_iter();
+        words.map(|word| String::from_utf8(word).unwrap()).collect()
+    };
+    assert_eq!(
+        read("Ann's_ÜBER-cool\0日本 2"),
+        ["ann", "s", "Über", "cool", "日本", "2"]
+    );
+    assert_eq!(read("\u{a0}|\u{2028}x"), ["\u{a0}", "\u{2028}x"]);
+    let millis = |text| nanos_since_1970(text, Millis(90_000_000)).map(|nanos| nanos / 1_000_000);
+    assert_eq!(millis("-1d"), Some(3_600_000));
+    assert_eq!(millis("-0s"), Some(90_000_000));
+    assert_eq!(millis("-1"), Some(-1));
+    assert_eq!(millis("1970-01-01T01:00:00+01:00"), Some(0));
+    for wrong in [
+        "",
+        "-",
+        "-h",
+        "1h",
+        "-1y",
+        "--1h",
+        "+1",
+        "1.5",
+        "-99999999999999999999999999999999999999w",
+    ] {
+        assert_eq!(millis(wrong), None, "{wrong}");
+    }
 }
