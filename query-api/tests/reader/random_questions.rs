@@ -65,7 +65,7 @@ fn conditions(rows: &[EventRow]) -> BoxedStrategy<Condition> {
         .into_iter()
         .chain(others)
         .map(|choice| (2, choice))
-        .chain([(6, data)])
+        .chain([(12, data)])
         .collect();
     proptest::strategy::Union::new_weighted(choices).boxed()
 }
@@ -227,12 +227,12 @@ fn q(known: impl Strategy<Value = String> + 'static) -> BoxedStrategy<String> {
 
 /// A path of the data and a value: that which is there, or another one.
 fn data(rows: &[EventRow]) -> BoxedStrategy<Condition> {
-    let mut leaves = BTreeSet::new();
+    // What many events have is there many times, so it is asked for more often.
+    let mut leaves = Vec::new();
     for row in rows {
         let data: Value = serde_json::from_str(&row.event_data).unwrap();
         collect_leaves(&data, "data", &mut leaves);
     }
-    let leaves: Vec<_> = leaves.into_iter().collect();
     let there = select(leaves.clone());
     let anything = prop_oneof![
         select(TEXTS).prop_map(str::to_owned),
@@ -244,6 +244,8 @@ fn data(rows: &[EventRow]) -> BoxedStrategy<Condition> {
         nasty(),
     ];
     let anything = anything.boxed();
+    let rewritten = (select(leaves.clone()), any::<Index>())
+        .prop_map(|((path, value), how)| (path, written_otherwise(&value, how)));
     let near = (select(leaves), any::<Index>()).prop_map(|((path, value), how)| {
         let path = match how.index(6) {
             0 => format!("{path}.a"),
@@ -262,6 +264,7 @@ fn data(rows: &[EventRow]) -> BoxedStrategy<Condition> {
     let somewhere = keys.prop_map(|keys| format!("data.{}", keys.join(".")));
     let first = prop_oneof![
         30 => there,
+        12 => rewritten,
         2 => near,
         6 => (somewhere, anything.clone()),
     ];
@@ -274,12 +277,27 @@ fn data(rows: &[EventRow]) -> BoxedStrategy<Condition> {
         .boxed()
 }
 
-fn collect_leaves(value: &Value, path: &str, leaves: &mut BTreeSet<(String, String)>) {
-    let mut found = |text: String| leaves.insert((path.to_owned(), text));
+/// The same number written otherwise, or what only looks like it.
+fn written_otherwise(number: &str, how: Index) -> String {
+    match how.index(9) {
+        0 => format!("{number}.0"),
+        1 => format!("{number}e0"),
+        2 => format!("{number}0e-1"),
+        3 => format!("-{number}"),
+        4 => number.replace('e', "E+"),
+        5 => format!("+{number}"),
+        6 => format!("0{number}"),
+        7 => format!("{number}."),
+        _ => format!("{number} "),
+    }
+}
+
+fn collect_leaves(value: &Value, path: &str, leaves: &mut Vec<(String, String)>) {
+    let mut found = |text: String| leaves.push((path.to_owned(), text));
     match value {
-        Value::Null => drop(found("null".to_owned())),
-        Value::String(text) => drop(found(text.clone())),
-        Value::Number(_) | Value::Bool(_) => drop(found(value.to_string())),
+        Value::Null => found("null".to_owned()),
+        Value::String(text) => found(text.clone()),
+        Value::Number(_) | Value::Bool(_) => found(value.to_string()),
         Value::Array(elements) => {
             for element in elements {
                 collect_leaves(element, path, leaves);
