@@ -107,9 +107,10 @@ impl Trial {
             config.queries.total_time = config.queries.time;
         })
         .await;
-        stand.fill(&events.readable).await;
         let settled = u64::try_from(events.readable.len()).unwrap();
-        stand.insert(settled, &events.unsettled).await;
+        let all = [events.readable.as_slice(), &events.unsettled].concat();
+        stand.insert(0, &all).await;
+        stand.settle(settled).await;
         Self {
             stand,
             reference: Reference {

@@ -238,7 +238,8 @@ fn data(rows: &[EventRow]) -> BoxedStrategy<Condition> {
         select(TEXTS).prop_map(str::to_owned),
         select(NUMBERS).prop_map(str::to_owned),
         select(vec![
-            "true", "false", "null", "[]", "{}", "1e400", "01", " 1", "1 ", "+1", "0x1"
+            "true", "false", "null", "[]", "{}", "1e400", "01", " 1", "1 ", "+1", "0x1", "inf",
+            "NaN"
         ])
         .prop_map(str::to_owned),
         nasty(),
