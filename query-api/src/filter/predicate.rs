@@ -146,7 +146,7 @@ impl Predicate {
         if !numbers.is_empty() {
             let numbers = self.bound(Value::Numbers(numbers), "Array(Float64)");
             any.push(format!(
-                "(JSONType(v) IN ('Int64', 'UInt64', 'Double') AND JSONExtractFloat(v) IN {numbers})"
+                "(JSONType(v) IN ('Int64', 'UInt64', 'Double') AND JSONExtractFloat(v) + 0 IN {numbers})"
             ));
         }
         let words = values
@@ -194,5 +194,7 @@ fn number(text: &str) -> Option<f64> {
     let number: serde_json::Number = serde_json::from_str(text).ok()?;
     let plain = !text.starts_with(|c: char| c.is_whitespace())
         && !text.ends_with(|c: char| c.is_whitespace());
-    number.as_f64().filter(|number| plain && number.is_finite())
+    // The engine compares bits here, and -0 is 0.
+    let number = number.as_f64().map(|number| number + 0.0);
+    number.filter(|number| plain && number.is_finite())
 }

@@ -8,8 +8,14 @@
 
 mod answers;
 mod exports;
+mod injection;
 mod isolation;
 mod plugin;
+mod random_events;
+mod random_filters;
+mod random_isolation;
+mod random_questions;
+mod reference;
 mod stand;
 mod stats;
 mod tails;
