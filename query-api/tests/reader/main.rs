@@ -15,6 +15,7 @@ mod random_events;
 mod random_filters;
 mod random_isolation;
 mod random_questions;
+mod random_reads;
 mod reference;
 mod stand;
 mod stats;

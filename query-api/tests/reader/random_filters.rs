@@ -95,6 +95,7 @@ fn pages() -> impl Strategy<Value = Pages> {
 pub(crate) struct Trial {
     pub(crate) stand: Stand,
     pub(crate) reference: Reference,
+    readable: u64,
     /// Events that are stored and must not be seen yet.
     pub(crate) unsettled: Vec<Event<'static>>,
     seed: u64,
@@ -104,20 +105,29 @@ pub(crate) struct Trial {
 
 impl Trial {
     pub(crate) async fn new(database: &str) -> Self {
+        let trial = Self::unread(database).await;
+        trial.settle().await;
+        trial
+    }
+
+    /// The same before any of it is readable.
+    pub(crate) async fn unread(database: &str) -> Self {
         let seed = setting("AUDIT_FILTER_SEED", 1);
         let now = Utc::now().timestamp_millis();
         let events = RandomEvents::new(seed, now);
         let stand = Stand::with(database, |config| {
             // How long a total takes is no matter here.
             config.queries.total_time = config.queries.time;
+            config.streams.heartbeat = std::time::Duration::from_millis(20);
         })
         .await;
-        let settled = u64::try_from(events.readable.len()).unwrap();
+        let readable = u64::try_from(events.readable.len()).unwrap();
         let all = [events.readable.as_slice(), &events.unsettled].concat();
         stand.insert(0, &all).await;
-        stand.settle(settled).await;
+        stand.settle(0).await;
         Self {
             stand,
+            readable,
             reference: Reference {
                 rows: events.rows(),
             },
@@ -126,6 +136,11 @@ impl Trial {
             refused: AtomicU64::new(0),
             with_events: AtomicU64::new(0),
         }
+    }
+
+    /// Makes those readable that are meant to be.
+    pub(crate) async fn settle(&self) {
+        self.stand.settle(self.readable).await;
     }
 
     /// Asks one question and compares.
