@@ -77,7 +77,7 @@ pub(crate) async fn tail_audit_logs(
     };
     api.recorder().read(
         &caller,
-        Read {
+        &Read {
             operation: "tail",
             question,
         },

@@ -35,7 +35,7 @@ impl Predicate {
         predicate.sql = format!("project_id = {project}");
         if let Some(organization) = &reach.organization {
             let organization = predicate.text(organization, "String");
-            predicate.sql += &format!(" AND organization_id = {organization}");
+            predicate.narrow(&format!("organization_id = {organization}"));
         }
         predicate
     }
@@ -44,7 +44,12 @@ impl Predicate {
     pub(crate) fn and(&mut self, condition: &Condition, frozen_at: Millis) {
         let test = self.test(&condition.test, frozen_at);
         let not = if condition.excluded { "NOT " } else { "" };
-        self.sql += &format!(" AND {not}({test})");
+        self.narrow(&format!("{not}({test})"));
+    }
+
+    fn narrow(&mut self, condition: &str) {
+        self.sql.push_str(" AND ");
+        self.sql.push_str(condition);
     }
 
     /// A query with the values bound to it.

@@ -1,4 +1,8 @@
 //! The parameters, from the table of fields.
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a JSON value gives null for what it lacks, and what is written to is an object"
+)]
 
 use serde_json::{Map, Value, json};
 
@@ -29,9 +33,10 @@ pub(super) fn references() -> Vec<Value> {
 }
 
 fn of_field(field: &Field, excluded: bool) -> Value {
-    let (not, leaves_out) = match excluded {
-        true => (NOT, "Leaves out: "),
-        false => ("", ""),
+    let (not, leaves_out) = if excluded {
+        (NOT, "Leaves out: ")
+    } else {
+        ("", "")
     };
     let comma = if field.is_list() {
         " A comma separates values, too."
@@ -54,12 +59,13 @@ fn schema(field: &Field) -> (Value, bool) {
         Some(words) => json!({ "type": "string", "enum": words }),
         None => json!({ "type": "string", "minLength": 1, "maxLength": 1024 }),
     };
-    match field.can_exclude() {
-        true => (
+    if field.can_exclude() {
+        (
             json!({ "type": "array", "items": value, "minItems": 1 }),
             true,
-        ),
-        false => (value, false),
+        )
+    } else {
+        (value, false)
     }
 }
 
