@@ -94,7 +94,7 @@ async fn list(
     let paging = Paging::take(&mut query, api.max_offset())?;
     let order = Order::take(&mut query)?;
     let filter = Filter::take(caller.reach.clone(), &mut query)?.in_order(order);
-    query.refuse_rest(&PAGING)?;
+    Filter::refuse_rest(&query, &PAGING)?;
 
     let (limit, now) = (paging.limit, Millis::from(Utc::now()));
     let (page, walk) = match paging.begin {

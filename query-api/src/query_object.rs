@@ -100,7 +100,7 @@ mod tests {
             ["user_signed_in", "member_added"]
         );
         assert_eq!(query.take_all("data.isNewUser"), ["true"]);
-        query.refuse_rest(&[]).unwrap();
+        assert_eq!(query.rest(), None);
     }
 
     #[test]
