@@ -110,6 +110,7 @@ pub(super) mod tests {
     use proptest::prelude::*;
     use uuid::Uuid;
 
+    use super::super::whole::event_data;
     use super::*;
     use crate::event::tests::row;
 
