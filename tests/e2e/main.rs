@@ -24,6 +24,8 @@ mod kafka_security;
 mod local_stack;
 mod offsets_by_hand;
 mod reading;
+mod reads;
+mod recipes;
 mod round_trip;
 mod spool;
 mod topics;
@@ -142,6 +144,9 @@ fn trials(stack: &Arc<Option<Stack>>) -> Vec<Trial> {
         isolation::a_project_sees_only_its_own_events,
         reading::a_walk_by_cursor_sees_each_event_once_while_others_arrive,
         reading::an_event_is_found_under_both_its_names,
+        reads::reads_are_events_of_the_log_and_refused_ones_are_not,
+        reads::a_file_taken_away_while_kafka_is_away_is_recorded_once_it_is_back,
+        recipes::every_line_of_the_readme_about_reading_works,
         better_auth::a_real_better_auth_server_gets_its_events_back,
         local_stack::one_command_brings_up_a_stack_that_works,
         local_stack::nothing_is_left_when_it_is_killed,
