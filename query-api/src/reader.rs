@@ -162,11 +162,18 @@ impl Admitted<'_> {
 
     /// A query for what `filter` matches in `set`, with `rest` behind its conditions.
     fn select(&self, columns: &str, filter: &Filter, set: &FrozenSet, rest: &str) -> Query {
+        self.query(filter, set, |events| {
+            format!("SELECT {columns} {events}{rest}")
+        })
+    }
+
+    /// A query that `say` writes around `FROM … WHERE …`, what `filter` matches in `set`.
+    fn query(&self, filter: &Filter, set: &FrozenSet, say: impl Fn(&str) -> String) -> Query {
         let predicate = filter.predicate(set.frozen_at);
-        let sql = format!(
-            "SELECT {columns} FROM {EVENTS} WHERE {} AND {IN_FROZEN_SET}{rest}",
+        let sql = say(&format!(
+            "FROM {EVENTS} WHERE {} AND {IN_FROZEN_SET}",
             predicate.sql
-        );
+        ));
         let partitions: Vec<_> = set
             .ends
             .iter()

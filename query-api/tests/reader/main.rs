@@ -9,7 +9,9 @@
 mod answers;
 mod exports;
 mod isolation;
+mod leaving;
 mod plugin;
+mod slowness;
 mod stand;
 mod stats;
 mod tails;

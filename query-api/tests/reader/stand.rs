@@ -89,8 +89,8 @@ pub(crate) fn key(project: &str) -> String {
 
 /// One test's database and API.
 pub(crate) struct Stand {
-    app: Router,
-    client: Client,
+    pub(crate) app: Router,
+    pub(crate) client: Client,
 }
 
 impl Stand {
