@@ -15,4 +15,5 @@ mod slowness;
 mod stand;
 mod stats;
 mod tails;
+mod totals;
 mod walks;
