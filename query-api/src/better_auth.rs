@@ -114,7 +114,7 @@ async fn list(
         number(query.take_one("limit")?, DEFAULT_LIMIT).clamp(*LIMITS.start(), *LIMITS.end());
     let offset = number(query.take_one("offset")?, 0);
 
-    let reading = api.reader().admit().await?;
+    let reading = api.reader().admit(caller).await?;
     let freeze = match offset {
         0 => None,
         _ => api.freezes().find(&filter, offset, Instant::now()),

@@ -128,7 +128,7 @@ pub(crate) async fn count_audit_logs(
 
     let now = Millis::from(Utc::now());
     let opened = api.frozen_as_of(chart.as_of.as_deref(), filter.reach(), now)?;
-    let reading = api.reader().admit().await?;
+    let reading = api.reader().admit(&caller).await?;
     let set = match opened {
         Some(set) => set,
         None => reading.freeze().await?,

@@ -89,8 +89,8 @@ pub(crate) fn key(of: &str) -> String {
 
 /// One test's database and API.
 pub(crate) struct Stand {
-    app: Router,
-    client: Client,
+    pub(crate) app: Router,
+    pub(crate) client: Client,
 }
 
 impl Stand {
@@ -112,6 +112,17 @@ impl Stand {
             fsync: false,
         };
         migrate(address, &options).await.unwrap();
+        Self::at(database, configure)
+    }
+
+    /// Another API on a database that is there.
+    pub(crate) fn at(database: &str, configure: impl FnOnce(&mut Config)) -> Self {
+        let address = Address {
+            url: &ENGINE,
+            database,
+            user: "",
+            password: "",
+        };
         let mut config = Config::load(None).unwrap();
         ENGINE.clone_into(&mut config.clickhouse.url);
         database.clone_into(&mut config.clickhouse.database);
