@@ -26,6 +26,9 @@ use tower::ServiceExt;
 pub(crate) const ACME: &str = "acme";
 pub(crate) const OTHER: &str = "other";
 
+/// Whoever asks as this has a key of [`ACME`] that reaches one organization only.
+pub(crate) const O1_OF_ACME: &str = "acme-o1";
+
 /// Partitions of the topic.
 const PARTITIONS: u64 = 6;
 
@@ -224,16 +227,17 @@ impl Stand {
 pub(crate) fn app(config: &Config) -> Router {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keys.toml");
-    for (name, project, scope) in [
-        ("reader", ACME, Scope::Read),
-        ("reader", OTHER, Scope::Read),
-        ("writer", "writer", Scope::Write),
+    for (name, project, scope, organization, text) in [
+        ("reader", ACME, Scope::Read, None, ACME),
+        ("reader of o1", ACME, Scope::Read, Some("o1"), O1_OF_ACME),
+        ("reader", OTHER, Scope::Read, None, OTHER),
+        ("writer", "writer", Scope::Write, None, "writer"),
     ] {
         let new = NewKey {
             name,
             scopes: &[scope],
-            organization: None,
-            key: &key(project),
+            organization,
+            key: &key(text),
         };
         add_key(&path, &project.parse().unwrap(), new).unwrap();
     }
