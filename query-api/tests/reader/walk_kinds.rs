@@ -14,7 +14,7 @@ use crate::walks::{all_ids, onward};
 
 /// Events of the same millisecond, and those of yesterday.
 const OLD: usize = 2_000;
-const RECENT: i64 = 60;
+const RECENT: i64 = 800;
 
 const DAY: i64 = 86_400_000;
 
@@ -64,10 +64,10 @@ fn says_where_it_is(answers: &[Value]) -> usize {
 async fn every_kind_of_walk_shows_its_set_once_there_and_back_and_by_offset() {
     let stand = Stand::new("walk_kinds").await;
     let mut written: Vec<_> = (0..OLD).map(old).collect();
-    // Some of yesterday, so that a day before now passes over them while they are walked through.
+    // Some of yesterday: in each walk through them, a day before now passes over many of them.
     let now = Utc::now().timestamp_millis();
     let recent = (0..RECENT).map(|number| {
-        let event = event(ACME, now - DAY + 10_000 + number * 1_000);
+        let event = event(ACME, now - DAY + number * 50);
         event.user_id("recent").build().unwrap()
     });
     written.extend(recent);
@@ -86,12 +86,12 @@ async fn every_kind_of_walk_shows_its_set_once_there_and_back_and_by_offset() {
     };
     let reader = async {
         for (filter, limits) in [
-            ("", [100].as_slice()),
+            ("&userId=recent&from=-24h", [7, 100].as_slice()),
+            ("", &[100]),
             ("", &[50, 100, 7]),
             ("&data.lot=7", &[1]),
             ("&data.lot=7&data.lot=9&not.data.deep.tags=1", &[7]),
             ("&data.deep.tags=all&not.data.deep.tags=0", &[100, 50]),
-            ("&userId=recent&from=-24h", &[1, 7]),
         ] {
             for order in ["&order=desc", "&order=asc"] {
                 let filter = format!("{filter}{order}");
