@@ -185,6 +185,16 @@ impl Filter {
         Ok(self)
     }
 
+    /// The same, but no value is refused for what it is: what no event can have matches none.
+    pub(crate) fn with_literal(
+        mut self,
+        field: &Field,
+        values: Vec<String>,
+    ) -> Result<Self, ApiError> {
+        self.conditions.push(field.literal(values)?);
+        Ok(self)
+    }
+
     /// Gives the events in this order.
     pub(crate) fn in_order(self, order: Order) -> Self {
         Self { order, ..self }

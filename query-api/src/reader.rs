@@ -96,16 +96,16 @@ impl Reader {
             let turn = self.keys.turn(caller).await?;
             self.admit_to(&self.pages, Some(turn)).await
         };
-        if let Ok(Some(admitted)) = tokio::time::timeout(self.limits.wait, admitted).await {
-            metrics::admitted(self.pages.at_once, self.pages.turns.available_permits());
-            Ok(admitted)
-        } else {
+        let admitted = tokio::time::timeout(self.limits.wait, admitted).await;
+        let Ok(Some(admitted)) = admitted else {
             metrics::refused("busy");
-            Err(ApiError::Unavailable {
+            return Err(ApiError::Unavailable {
                 reason: "too many queries are under way",
                 retry_after: Duration::from_secs(1),
-            })
-        }
+            });
+        };
+        metrics::admitted(self.pages.at_once, self.pages.turns.available_permits());
+        Ok(admitted)
     }
 
     /// The next turn of a file or a live reader; it waits for as long as its client does.

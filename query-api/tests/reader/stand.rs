@@ -26,6 +26,9 @@ use tower::ServiceExt;
 pub(crate) const ACME: &str = "acme";
 pub(crate) const OTHER: &str = "other";
 
+/// Whoever asks as this has a key of [`ACME`] that reaches one organization only.
+pub(crate) const O1_OF_ACME: &str = "acme-o1";
+
 /// Partitions of the topic.
 const PARTITIONS: u64 = 6;
 
@@ -240,7 +243,7 @@ pub(crate) fn app(config: &Config) -> Router {
     for (of, project, scope, organization) in [
         (ACME, ACME, Scope::Read, None),
         (OTHER, OTHER, Scope::Read, None),
-        ("acme-o1", ACME, Scope::Read, Some("o1")),
+        (O1_OF_ACME, ACME, Scope::Read, Some("o1")),
         ("acme-o2", ACME, Scope::Read, Some("o2")),
         ("other-o1", OTHER, Scope::Read, Some("o1")),
         ("writer", "writer", Scope::Write, None),
