@@ -23,6 +23,7 @@ mod kafka_faults;
 mod kafka_security;
 mod local_stack;
 mod offsets_by_hand;
+mod openapi;
 mod reading;
 mod round_trip;
 mod spool;
@@ -142,6 +143,9 @@ fn trials(stack: &Arc<Option<Stack>>) -> Vec<Trial> {
         isolation::a_project_sees_only_its_own_events,
         reading::a_walk_by_cursor_sees_each_event_once_while_others_arrive,
         reading::an_event_is_found_under_both_its_names,
+        openapi::the_document_makes_a_typed_client,
+        openapi::schemathesis_finds_nothing,
+        openapi::the_reference_page_shows_every_operation_without_asking_anybody_else,
         better_auth::a_real_better_auth_server_gets_its_events_back,
         local_stack::one_command_brings_up_a_stack_that_works,
         local_stack::nothing_is_left_when_it_is_killed,
