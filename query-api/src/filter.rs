@@ -208,10 +208,10 @@ impl Filter {
     }
 }
 
-/// Whether every value says something; those of a list are trimmed.
+/// Whether every value says something; a list of nothing but commas and blanks does not.
 fn says_something(name: &str, is_list: bool, given: &[String]) -> Result<(), ApiError> {
     let says_nothing = |value: &String| match is_list {
-        true => value.trim().is_empty(),
+        true => value.split(',').all(|one| one.trim().is_empty()),
         false => value.is_empty(),
     };
     match given.iter().any(says_nothing) {

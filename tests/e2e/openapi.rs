@@ -108,7 +108,10 @@ pub(crate) async fn the_document_makes_a_typed_client(world: Arc<World>) -> anyh
     let printed: Value = serde_json::from_str(&printed)?;
     let mut walked = printed["walked"].as_array().context("a walk")?.clone();
     walked.sort_by_key(ToString::to_string);
-    ensure!(walked == [json!("bob"), json!("bob"), json!("carol")], "{printed}");
+    ensure!(
+        walked == [json!("bob"), json!("bob"), json!("carol")],
+        "{printed}"
+    );
     for (what, read) in [
         (
             "some",
@@ -116,7 +119,10 @@ pub(crate) async fn the_document_makes_a_typed_client(world: Arc<World>) -> anyh
         ),
         (
             "posted",
-            json!(["carol user_signed_up somewhere", "bob user_signed_in somewhere"]),
+            json!([
+                "carol user_signed_up somewhere",
+                "bob user_signed_in somewhere"
+            ]),
         ),
         ("counted", json!(["bob 2", "carol 2"])),
         ("ofUsers", json!(4)),
@@ -132,8 +138,14 @@ pub(crate) async fn the_document_makes_a_typed_client(world: Arc<World>) -> anyh
 
 /// Where `make openapi-tools` has put this version of the fuzzer.
 fn schemathesis() -> anyhow::Result<PathBuf> {
-    let hash = Sha256::digest(std::fs::read(root().join("tests/openapi/requirements.txt"))?);
-    let hash: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let hash = Sha256::digest(std::fs::read(
+        root().join("tests/openapi/requirements.txt"),
+    )?);
+    let hash: String = hash
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let program = root().join(format!(".cache/schemathesis-{hash}/bin/schemathesis"));
     ensure!(
         program.is_file(),
@@ -181,8 +193,16 @@ pub(crate) async fn the_reference_page_shows_every_operation_without_asking_anyb
         shown.insert((text(0), text(1), id));
     }
     ensure!(shown == operations, "{shown:?} are not {operations:?}");
-    ensure!(printed["complaints"] == json!([]), "{}", printed["complaints"]);
-    ensure!(printed["asked"] == json!([api.service.url]), "{}", printed["asked"]);
+    ensure!(
+        printed["complaints"] == json!([]),
+        "{}",
+        printed["complaints"]
+    );
+    ensure!(
+        printed["asked"] == json!([api.service.url]),
+        "{}",
+        printed["asked"]
+    );
     ensure!(printed["status"] == 200, "{printed}");
     let body = printed["body"].as_str().unwrap_or_default();
     ensure!(body.contains("user_signed_up"), "{body}");

@@ -10,14 +10,15 @@ use super::time::Bound;
 use super::{Condition, Test};
 use crate::query_string::{echo, no_word};
 
-/// Longest value of a filter, in bytes.
-const MAX_VALUE_BYTES: usize = 1_024;
+/// Longest value of a filter, and longest path into event data, in characters: what the document
+/// can say.
+pub(crate) const MAX_CHARS: usize = 1_024;
 
 /// Most values of one filter.
 const MAX_VALUES: usize = 1_000;
 
 /// Most values of a filter that the engine has to look for one by one.
-const MAX_SOUGHT: usize = 100;
+pub(crate) const MAX_SOUGHT: usize = 100;
 
 /// Deepest path into event data.
 const MAX_PATH: usize = 8;
@@ -133,6 +134,14 @@ impl Field {
         self.values == Values::List
     }
 
+    /// The most values it takes.
+    pub(crate) fn most_values(&self) -> usize {
+        match self.kind {
+            Kind::Address | Kind::UserAgent | Kind::Words => MAX_SOUGHT,
+            _ => MAX_VALUES,
+        }
+    }
+
     /// The words it takes, if they are few.
     pub(crate) fn words(&self) -> Option<Vec<&'static str>> {
         match self.kind {
@@ -160,11 +169,7 @@ impl Field {
                 .map(|value| value.trim().to_owned())
                 .collect(),
         };
-        let most = match self.kind {
-            Kind::Address | Kind::UserAgent | Kind::Words => MAX_SOUGHT,
-            _ => MAX_VALUES,
-        };
-        let values = bounded(&name, values, most)?;
+        let values = bounded(&name, values, self.most_values())?;
         let test = match values.is_empty() {
             true => Test::Nothing,
             false => self
@@ -233,7 +238,7 @@ pub(crate) fn data_condition(
 ) -> Result<Condition, ApiError> {
     let name = parameter(&format!("{DATA}{path}"), excluded);
     let keys: Vec<_> = path.split('.').map(str::to_owned).collect();
-    if keys.len() > MAX_PATH || keys.iter().any(String::is_empty) || path.len() > MAX_VALUE_BYTES {
+    if keys.len() > MAX_PATH || keys.iter().any(String::is_empty) || is_long(path) {
         let reason = format!("is no path; write 1 to {MAX_PATH} keys with a dot between them");
         return Err(ApiError::invalid(shown(&name), reason));
     }
@@ -263,11 +268,15 @@ fn bounded(name: &str, values: Vec<String>, most: usize) -> Result<Vec<String>, 
         let reason = format!("may have at most {most} values");
         return Err(ApiError::invalid(shown(name), reason));
     }
-    if values.iter().any(|value| value.len() > MAX_VALUE_BYTES) {
-        let reason = format!("a value may have at most {MAX_VALUE_BYTES} bytes");
+    if values.iter().any(|value| is_long(value)) {
+        let reason = format!("a value may have at most {MAX_CHARS} characters");
         return Err(ApiError::invalid(shown(name), reason));
     }
     Ok(sorted(values.into_iter().filter(|value| !value.is_empty())))
+}
+
+fn is_long(text: &str) -> bool {
+    text.chars().count() > MAX_CHARS
 }
 
 fn sorted(values: impl Iterator<Item = String>) -> Vec<String> {
