@@ -124,7 +124,7 @@ async fn list(
     let operation = "list";
     api.recorder().read(
         caller,
-        Read {
+        &Read {
             operation,
             question,
         },
@@ -157,7 +157,7 @@ pub(crate) async fn get_audit_log(
     let operation = "get";
     api.recorder().read(
         &caller,
-        Read {
+        &Read {
             operation,
             question,
         },

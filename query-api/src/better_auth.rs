@@ -153,7 +153,7 @@ async fn list(
         let next = offset.saturating_add(limit);
         api.freezes().keep(&filter, next, cursor, Instant::now());
     }
-    api.recorder().read(caller, read);
+    api.recorder().read(caller, &read);
     let now = Millis::from(Utc::now());
     let answer = PluginEvents {
         events: page

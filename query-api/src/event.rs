@@ -130,6 +130,13 @@ impl<'a> AuditLog<'a> {
     }
 }
 
+/// A value as JSON on one line. Event data is given as it was sent, line breaks between its parts
+/// too. A line break is never part of a text, where JSON has it as an escape: so a space says the
+/// same.
+pub(crate) fn one_line(value: &impl Serialize) -> Result<String, serde_json::Error> {
+    Ok(serde_json::to_string(value)?.replace(['\n', '\r'], " "))
+}
+
 /// A text, unless it is empty.
 pub(crate) fn given(text: &str) -> Option<&str> {
     Some(text).filter(|text| !text.is_empty())

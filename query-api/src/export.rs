@@ -103,7 +103,7 @@ pub(crate) async fn export_audit_logs(
     let encoder = Encoder::new(format, part).map_err(ApiError::internal)?;
     api.recorder().exported(
         &caller,
-        Read {
+        &Read {
             operation: "export",
             question,
         },
@@ -225,7 +225,7 @@ impl Export {
             // Compressing a row group takes a while.
             let (more, as_of, events) = (chunk.more, self.as_of.clone(), self.events);
             let mut encoder = self.encoder;
-            let encoded = tokio::task::spawn_blocking(move || {
+            let work = tokio::task::spawn_blocking(move || {
                 let mut bytes = encoder.rows(&chunk.rows)?;
                 if more {
                     return Ok((bytes, Some(encoder)));
@@ -233,7 +233,7 @@ impl Export {
                 bytes.extend(encoder.end(&Whole { events, as_of })?);
                 Ok::<_, format::EncodeError>((bytes, None))
             });
-            let (bytes, encoder) = encoded
+            let (bytes, encoder) = work
                 .await
                 .map_err(ApiError::internal)?
                 .map_err(ApiError::internal)?;

@@ -210,13 +210,17 @@ impl Filter {
 
 /// Whether every value says something; a list of nothing but commas and blanks does not.
 fn says_something(name: &str, is_list: bool, given: &[String]) -> Result<(), ApiError> {
-    let says_nothing = |value: &String| match is_list {
-        true => value.split(',').all(|one| one.trim().is_empty()),
-        false => value.is_empty(),
+    let says_nothing = |value: &String| {
+        if is_list {
+            value.split(',').all(|one| one.trim().is_empty())
+        } else {
+            value.is_empty()
+        }
     };
-    match given.iter().any(says_nothing) {
-        true => Err(is_empty(name)),
-        false => Ok(()),
+    if given.iter().any(says_nothing) {
+        Err(is_empty(name))
+    } else {
+        Ok(())
     }
 }
 

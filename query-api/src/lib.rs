@@ -209,9 +209,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     tracing::info!(?config, "starting");
     let keys = ApiKeys::open(&config.keys.file)?;
     let recording = config.audit.exports || config.audit.reads;
-    let producer = match recording {
-        true => Some(Producer::new(&config.kafka)?),
-        false => None,
+    let producer = if recording {
+        Some(Producer::new(&config.kafka)?)
+    } else {
+        None
     };
     let api = QueryApi::new(&config, keys.clone(), producer.clone(), shutdown.clone());
     let app = http::finish(router(api.clone()), &config.http);

@@ -88,18 +88,15 @@ impl Reader {
     /// Lets a request read, or refuses it when it has waited long enough.
     pub(crate) async fn admit(&self) -> Result<Admitted<'_>, ApiError> {
         let admitted = tokio::time::timeout(self.limits.wait, self.admit_to(&self.pages)).await;
-        match admitted {
-            Ok(Some(admitted)) => {
-                metrics::admitted(self.pages.at_once, self.pages.turns.available_permits());
-                Ok(admitted)
-            }
-            _ => {
-                metrics::refused("busy");
-                Err(ApiError::Unavailable {
-                    reason: "too many queries are under way",
-                    retry_after: Duration::from_secs(1),
-                })
-            }
+        if let Ok(Some(admitted)) = admitted {
+            metrics::admitted(self.pages.at_once, self.pages.turns.available_permits());
+            Ok(admitted)
+        } else {
+            metrics::refused("busy");
+            Err(ApiError::Unavailable {
+                reason: "too many queries are under way",
+                retry_after: Duration::from_secs(1),
+            })
         }
     }
 

@@ -40,19 +40,19 @@ impl Recorder {
     }
 
     /// Somebody read events.
-    pub(crate) fn read(&self, caller: &Caller, read: Read) {
+    pub(crate) fn read(&self, caller: &Caller, read: &Read) {
         if self.audit.reads {
-            self.record(EventType::AUDIT_LOG_READ, caller, &read, "read events");
+            self.record(EventType::AUDIT_LOG_READ, caller, read, "read events");
         }
     }
 
     /// Somebody began to take events away.
-    pub(crate) fn exported(&self, caller: &Caller, read: Read) {
+    pub(crate) fn exported(&self, caller: &Caller, read: &Read) {
         if self.audit.exports {
             self.record(
                 EventType::AUDIT_LOG_EXPORTED,
                 caller,
-                &read,
+                read,
                 "exported events",
             );
         }

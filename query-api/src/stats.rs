@@ -138,7 +138,7 @@ pub(crate) async fn count_audit_logs(
     let operation = "stats";
     api.recorder().read(
         &caller,
-        Read {
+        &Read {
             operation,
             question,
         },

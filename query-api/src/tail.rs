@@ -26,7 +26,7 @@ use tokio::time::Instant;
 
 use crate::caller::Caller;
 use crate::cursor::FrozenSet;
-use crate::event::AuditLog;
+use crate::event::{AuditLog, one_line};
 use crate::filter::Filter;
 use crate::query_string::QueryString;
 use crate::recorder::Read;
@@ -77,7 +77,7 @@ pub(crate) async fn tail_audit_logs(
     };
     api.recorder().read(
         &caller,
-        Read {
+        &Read {
             operation: "tail",
             question,
         },
@@ -182,9 +182,9 @@ impl Tail {
 
     fn event(&self, row: &EventRow, seen: &FrozenSet) -> Event {
         let id = self.api.cursors().seal_arrivals(seen, &self.filter);
-        // A line break between two tokens of what was sent does not become one of this protocol.
-        let event = Event::default().id(&id).json_data(AuditLog::of(row));
-        event.unwrap_or_else(|_| Event::default().id(id))
+        // Only maps with keys that are no texts fail, and there are none.
+        let data = one_line(&AuditLog::of(row)).unwrap_or_default();
+        Event::default().id(id).data(data)
     }
 
     /// A comment, with how far the reader has come.

@@ -6,7 +6,7 @@ use audit_schema::row::EventRow;
 use serde::Serialize;
 
 use super::format::Whole;
-use crate::event::AuditLog;
+use crate::event::{AuditLog, one_line};
 
 #[derive(Serialize)]
 struct End<'a> {
@@ -41,15 +41,7 @@ pub(super) fn end(whole: &Whole) -> Result<Vec<u8>, serde_json::Error> {
 }
 
 fn write_line(bytes: &mut Vec<u8>, value: &impl Serialize) -> Result<(), serde_json::Error> {
-    let start = bytes.len();
-    serde_json::to_writer(&mut *bytes, value)?;
-    // Event data is given as it was sent, line breaks between its parts too. A line break is never
-    // part of a text, where JSON has it as an escape: so a space says the same.
-    for byte in bytes.iter_mut().skip(start) {
-        if matches!(byte, b'\n' | b'\r') {
-            *byte = b' ';
-        }
-    }
+    bytes.extend(one_line(value)?.as_bytes());
     bytes.push(b'\n');
     Ok(())
 }

@@ -170,11 +170,11 @@ impl Field {
                 .collect(),
         };
         let values = bounded(&name, values, self.most_values())?;
-        let test = match values.is_empty() {
-            true => Test::Nothing,
-            false => self
-                .test(values)
-                .map_err(|reason| ApiError::invalid(name.clone(), reason))?,
+        let test = if values.is_empty() {
+            Test::Nothing
+        } else {
+            self.test(values)
+                .map_err(|reason| ApiError::invalid(name.clone(), reason))?
         };
         Ok(Condition {
             name,
@@ -319,8 +319,9 @@ fn words(text: &str) -> Result<Vec<String>, String> {
     let is_between = |c: char| c.is_ascii() && !c.is_ascii_alphanumeric();
     let found = text.split(is_between).filter(|word| !word.is_empty());
     let words = sorted(found.map(str::to_ascii_lowercase));
-    match words.is_empty() {
-        true => Err("has no word; write letters or digits".to_owned()),
-        false => Ok(words),
+    if words.is_empty() {
+        Err("has no word; write letters or digits".to_owned())
+    } else {
+        Ok(words)
     }
 }

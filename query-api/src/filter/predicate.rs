@@ -35,7 +35,7 @@ impl Predicate {
         predicate.sql = format!("project_id = {project}");
         if let Some(organization) = &reach.organization {
             let organization = predicate.text(organization, "String");
-            predicate.sql += &format!(" AND organization_id = {organization}");
+            predicate.narrow(&format!("organization_id = {organization}"));
         }
         predicate
     }
@@ -44,7 +44,12 @@ impl Predicate {
     pub(crate) fn and(&mut self, condition: &Condition, frozen_at: Millis) {
         let test = self.test(&condition.test, frozen_at);
         let not = if condition.excluded { "NOT " } else { "" };
-        self.sql += &format!(" AND {not}({test})");
+        self.narrow(&format!("{not}({test})"));
+    }
+
+    fn narrow(&mut self, condition: &str) {
+        self.sql.push_str(" AND ");
+        self.sql.push_str(condition);
     }
 
     /// A query with the values bound to it.
@@ -146,7 +151,7 @@ impl Predicate {
         if !numbers.is_empty() {
             let numbers = self.bound(Value::Numbers(numbers), "Array(Float64)");
             any.push(format!(
-                "(JSONType(v) IN ('Int64', 'UInt64', 'Double') AND JSONExtractFloat(v) IN {numbers})"
+                "(JSONType(v) IN ('Int64', 'UInt64', 'Double') AND JSONExtractFloat(v) + 0 IN {numbers})"
             ));
         }
         let words = values
@@ -194,5 +199,7 @@ fn number(text: &str) -> Option<f64> {
     let number: serde_json::Number = serde_json::from_str(text).ok()?;
     let plain = !text.starts_with(|c: char| c.is_whitespace())
         && !text.ends_with(|c: char| c.is_whitespace());
-    number.as_f64().filter(|number| plain && number.is_finite())
+    // The engine compares bits here, and -0 is 0.
+    let number = number.as_f64().map(|number| number + 0.0);
+    number.filter(|number| plain && number.is_finite())
 }

@@ -141,7 +141,7 @@ proptest! {
                 .unwrap()
                 .with(&IDENTIFIER, values.to_vec())
                 .unwrap();
-            let condition = field::data_condition(path, true, values.to_vec()).unwrap();
+            let condition = data_condition(path, true, values.to_vec()).unwrap();
             filter.conditions.push(condition);
             filter
         };

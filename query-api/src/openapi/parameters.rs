@@ -1,4 +1,8 @@
 //! The parameters, from the table of fields.
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a JSON value gives null for what it lacks, and what is written to is an object"
+)]
 
 use serde_json::{Map, Value, json};
 
@@ -29,9 +33,10 @@ pub(super) fn references() -> Vec<Value> {
 }
 
 fn of_field(field: &Field, excluded: bool) -> Value {
-    let (not, leaves_out) = match excluded {
-        true => (NOT, "Leaves out: "),
-        false => ("", ""),
+    let (not, leaves_out) = if excluded {
+        (NOT, "Leaves out: ")
+    } else {
+        ("", "")
     };
     let comma = if field.is_list() {
         " A comma separates values, too."
@@ -56,14 +61,14 @@ fn schema(field: &Field) -> (Value, bool) {
         None if field.is_list() => json!({ "type": "string", "pattern": r"[^\s,]" }),
         None => json!({ "type": "string", "minLength": 1, "maxLength": MAX_CHARS }),
     };
-    match field.can_exclude() {
-        true => (
-            json!({
-                "type": "array", "items": value, "minItems": 1, "maxItems": field.most_values(),
-            }),
+    if field.can_exclude() {
+        let most = field.most_values();
+        (
+            json!({ "type": "array", "items": value, "minItems": 1, "maxItems": most }),
             true,
-        ),
-        false => (value, false),
+        )
+    } else {
+        (value, false)
     }
 }
 

@@ -1,4 +1,8 @@
 //! The operations: what each takes and gives. An operation is called as its handler is.
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a JSON value gives null for what it lacks, and what is written to is an object"
+)]
 
 use schemars::JsonSchema;
 use schemars::generate::SchemaGenerator;
@@ -35,7 +39,7 @@ pub(super) fn all(schemas: &mut SchemaGenerator) -> Value {
             "list_audit_logs",
             "A page of events",
             &and(page),
-            answer::<AuditLogs<'_>>(schemas),
+            &answer::<AuditLogs<'_>>(schemas),
         )},
         "/v1/audit-logs/query": { "post": with_body(operation(
             "query_audit_logs",
@@ -43,29 +47,29 @@ pub(super) fn all(schemas: &mut SchemaGenerator) -> Value {
              the objects `user` and `session` of an auth server (`userId` comes before `user.id` \
              before `session.user.id`)",
             &[],
-            answer::<AuditLogs<'_>>(schemas),
-        ), question)},
+            &answer::<AuditLogs<'_>>(schemas),
+        ), &question)},
         "/v1/audit-logs/export": { "get": operation(
             "export_audit_logs",
             "All events that match, as a file. Its last line (Parquet: its footer) says that it \
              is whole and how many events it has; without that it was cut, and goes on with \
              `asOf`, the answer's header `audit-as-of`, and `after`",
             &and(takes::of_export()),
-            file(),
+            &file(),
         )},
         "/v1/audit-logs/tail": { "get": operation(
             "tail_audit_logs",
             "Events as they become readable, in the order in which they were logged, as \
              server-sent events; each is an event as the list has it",
             &and(takes::of_tail()),
-            text("text/event-stream", "Events without end."),
+            &text("text/event-stream", "Events without end."),
         )},
         "/v1/audit-logs/stats": { "get": operation(
             "count_audit_logs",
             "How many events there are in each stretch of time, from `from` (a day before `to` if \
              not given) to `to` (now), and of the most frequent values of a field",
             &and(takes::of_stats()),
-            answer::<Stats>(schemas),
+            &answer::<Stats>(schemas),
         )},
         "/v1/audit-logs/{id}": { "get": operation(
             "get_audit_log",
@@ -77,25 +81,25 @@ pub(super) fn all(schemas: &mut SchemaGenerator) -> Value {
                 "description": "its id",
                 "schema": { "type": "string", "format": "uuid" },
             })],
-            answer::<AuditLog<'_>>(schemas),
+            &answer::<AuditLog<'_>>(schemas),
         )},
         "/v1/event-types": { "get": operation(
             "list_event_types",
             "The types of events there are names for; others may be sent, and are found by name",
             &[],
-            answer::<EventTypes>(schemas),
+            &answer::<EventTypes>(schemas),
         )},
         "/events/user": { "get": plugin(operation(
             "list_user_events",
             "Events about a user",
             &takes::of_plugin(&[("userId", "the user; without it there are none")]),
-            answer::<PluginEvents<'_>>(schemas),
+            &answer::<PluginEvents<'_>>(schemas),
         ))},
         "/events/organization": { "get": plugin(operation(
             "list_organization_events",
             "Events about an organization",
             &takes::of_plugin(&[("organizationId", "the organization; without it there are none")]),
-            answer::<PluginEvents<'_>>(schemas),
+            &answer::<PluginEvents<'_>>(schemas),
         ))},
         "/events/activity": { "get": plugin(operation(
             "list_activity",
@@ -106,12 +110,12 @@ pub(super) fn all(schemas: &mut SchemaGenerator) -> Value {
                 ("eventType", "what happened, by its documented or its wire name"),
                 ("identifier", "e-mail address or name of the user it is about"),
             ]),
-            answer::<PluginEvents<'_>>(schemas),
+            &answer::<PluginEvents<'_>>(schemas),
         ))},
     })
 }
 
-fn operation(id: &str, summary: &str, parameters: &[Value], answered: Value) -> Value {
+fn operation(id: &str, summary: &str, parameters: &[Value], answered: &Value) -> Value {
     let refused = |description: &str| {
         json!({
             "description": description,
@@ -142,7 +146,7 @@ fn operation(id: &str, summary: &str, parameters: &[Value], answered: Value) -> 
     operation
 }
 
-fn with_body(mut operation: Value, schema: Value) -> Value {
+fn with_body(mut operation: Value, schema: &Value) -> Value {
     operation["requestBody"] = json!({
         "required": true,
         "content": { "application/json": { "schema": schema } },

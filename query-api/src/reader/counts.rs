@@ -111,9 +111,10 @@ impl Admitted<'_> {
             }
             _ => Vec::new(),
         };
-        let rows = match set.ends.is_empty() {
-            true => Vec::new(),
-            false => self.buckets(filter, set, histogram, &values).await?,
+        let rows = if set.ends.is_empty() {
+            Vec::new()
+        } else {
+            self.buckets(filter, set, histogram, &values).await?
         };
         metrics::queried("counts", begun.elapsed());
         Ok(counts(histogram, values, &rows))

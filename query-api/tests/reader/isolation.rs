@@ -105,7 +105,7 @@ async fn a_cursor_of_another_project_or_filter_is_stale() {
 }
 
 /// Texts that mean something to SQL, to ClickHouse's parameters, to HTTP or to JSON.
-fn attempts() -> Vec<String> {
+pub(crate) fn attempts() -> Vec<String> {
     [
         "' OR '1'='1",
         "' OR 1=1 -- ",

@@ -8,8 +8,15 @@
 
 mod answers;
 mod exports;
+mod injection;
 mod isolation;
 mod plugin;
+mod random_events;
+mod random_filters;
+mod random_isolation;
+mod random_questions;
+mod random_reads;
+mod reference;
 mod stand;
 mod stats;
 mod tails;

@@ -82,9 +82,9 @@ fn data_folder(pid: &str) -> PathBuf {
     all.join(pid)
 }
 
-/// A key of `project`; the same text is never the key of two.
-pub(crate) fn key(project: &str) -> String {
-    format!("{project}-0123456789abcdef0123456789abcdef")
+/// The key of a project, or of an organization of it such as `acme-o1`.
+pub(crate) fn key(of: &str) -> String {
+    format!("{of}-0123456789abcdef0123456789abcdef")
 }
 
 /// One test's database and API.
@@ -172,6 +172,19 @@ impl Stand {
         self.settle(u64::try_from(events.len()).unwrap()).await;
     }
 
+    /// How many rows each table has, and a sum of what is in them.
+    pub(crate) async fn contents(&self) -> Vec<(String, u64, u64)> {
+        let sql = "SELECT name FROM system.tables WHERE database = currentDatabase() ORDER BY name";
+        let tables: Vec<String> = self.client.query_raw(sql).fetch_all().await.unwrap();
+        let mut contents = Vec::new();
+        for table in tables {
+            let sql = format!("SELECT count(), sum(cityHash64(*)) FROM {table}");
+            let (rows, sum) = self.client.query_raw(&sql).fetch_one().await.unwrap();
+            contents.push((table, rows, sum));
+        }
+        contents
+    }
+
     /// Asks as `project`, whatever comes of it.
     pub(crate) async fn ask(&self, project: &str, path: &str) -> (StatusCode, Value) {
         ask(&self.app, &key(project), path).await
@@ -213,16 +226,19 @@ impl Stand {
 pub(crate) fn app(config: &Config) -> Router {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keys.toml");
-    for (name, project, scope) in [
-        ("reader", ACME, Scope::Read),
-        ("reader", OTHER, Scope::Read),
-        ("writer", "writer", Scope::Write),
+    for (of, project, scope, organization) in [
+        (ACME, ACME, Scope::Read, None),
+        (OTHER, OTHER, Scope::Read, None),
+        ("acme-o1", ACME, Scope::Read, Some("o1")),
+        ("acme-o2", ACME, Scope::Read, Some("o2")),
+        ("other-o1", OTHER, Scope::Read, Some("o1")),
+        ("writer", "writer", Scope::Write, None),
     ] {
         let new = NewKey {
-            name,
+            name: of,
             scopes: &[scope],
-            organization: None,
-            key: &key(project),
+            organization,
+            key: &key(of),
         };
         add_key(&path, &project.parse().unwrap(), new).unwrap();
     }
@@ -252,7 +268,7 @@ pub(crate) async fn ask(app: &Router, key: &str, path: &str) -> (StatusCode, Val
 }
 
 /// Where the `number`th event of the log lies.
-fn position(number: u64) -> Position {
+pub(crate) fn position(number: u64) -> Position {
     Position {
         incarnation: 1,
         partition: u32::try_from(number % PARTITIONS).unwrap(),

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::stand::{ACME, OTHER, Stand, T, event, get};
 
 /// The events of a live reader, as they come.
-struct Reader {
+pub(crate) struct Reader {
     body: BodyDataStream,
     text: String,
     /// The last id there was.
@@ -18,7 +18,7 @@ struct Reader {
 }
 
 impl Reader {
-    async fn open(stand: &Stand, project: &str, path: &str, last: Option<&str>) -> Self {
+    pub(crate) async fn open(stand: &Stand, project: &str, path: &str, last: Option<&str>) -> Self {
         let mut request = get(project, path);
         if let Some(last) = last {
             request
@@ -37,7 +37,7 @@ impl Reader {
     }
 
     /// The next block of lines.
-    async fn block(&mut self) -> String {
+    pub(crate) async fn block(&mut self) -> String {
         loop {
             if let Some((block, rest)) = self.text.split_once("\n\n") {
                 let (block, rest) = (block.to_owned(), rest.to_owned());
