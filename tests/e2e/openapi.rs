@@ -203,8 +203,15 @@ pub(crate) async fn the_reference_page_shows_every_operation_without_asking_anyb
         "{}",
         printed["asked"]
     );
-    ensure!(printed["status"] == 200, "{printed}");
-    let body = printed["body"].as_str().unwrap_or_default();
-    ensure!(body.contains("user_signed_up"), "{body}");
+    let answers = printed["answers"].as_array().context("answers")?;
+    for (answer, part) in answers
+        .iter()
+        .zip(["user_signed_up", "ann", "totalRelation"])
+    {
+        ensure!(answer["status"] == 200, "{answer}");
+        let body = answer["body"].as_str().unwrap_or_default();
+        ensure!(body.contains(part), "{body}");
+    }
+    ensure!(answers.len() == 3, "{printed}");
     Ok(())
 }

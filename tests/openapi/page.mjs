@@ -36,6 +36,8 @@ const shown = await page
       block.id,
     ]),
   );
+const warnings = await page.locator(".errors-wrapper, [class*=warning]").allInnerTexts();
+complaints.push(...warnings);
 await page.screenshot({ path: `${SCREENSHOTS}/page.png` });
 
 await page.locator(".auth-wrapper .authorize").first().click();
@@ -44,20 +46,23 @@ await dialog.locator("input").first().fill(AUDIT_API_KEY);
 await dialog.locator(".auth-btn-wrapper .authorize").first().click();
 await dialog.locator(".btn-done").first().click();
 
-const types = page.locator("[id$=-list_event_types]");
-await types.locator(".opblock-summary-control").click();
-await types.locator(".try-out__btn").click();
-await types.locator(".execute").click();
-const answer = types.locator(".live-responses-table .response").first();
-await answer.waitFor();
-const status = Number((await answer.locator(".response-col_status").innerText()).trim().split(/\s/)[0]);
-const body = await answer.locator(".response-col_description pre").first().innerText();
-await types.screenshot({ path: `${SCREENSHOTS}/try-it-out.png` });
+/** What an operation answers as the page fills it in. */
+async function tried(id) {
+  const operation = page.locator(`[id$=-${id}]`);
+  await operation.locator(".opblock-summary-control").click();
+  await operation.locator(".try-out__btn").click();
+  await operation.locator(".execute").click();
+  const answer = operation.locator(".live-responses-table .response").first();
+  await answer.waitFor();
+  const status = await answer.locator(".response-col_status").innerText();
+  const body = await answer.locator(".response-col_description pre").first().innerText();
+  await operation.screenshot({ path: `${SCREENSHOTS}/${id}.png` });
+  return { status: parseInt(status), body };
+}
+const ids = ["list_event_types", "list_audit_logs", "query_audit_logs"];
+const answers = [];
+for (const id of ids) answers.push(await tried(id));
 
-const list = page.locator("[id$=-list_audit_logs]");
-await list.locator(".opblock-summary-control").click();
-await list.locator(".parameters-container").waitFor();
-await list.screenshot({ path: `${SCREENSHOTS}/operation.png` });
 await browser.close();
 
-console.log(JSON.stringify({ shown, complaints, asked: [...asked], status, body }));
+console.log(JSON.stringify({ shown, complaints, asked: [...asked], answers }));

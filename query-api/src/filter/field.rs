@@ -18,7 +18,7 @@ pub(crate) const MAX_CHARS: usize = 1_024;
 const MAX_VALUES: usize = 1_000;
 
 /// Most values of a filter that the engine has to look for one by one.
-pub(crate) const MAX_SOUGHT: usize = 100;
+const MAX_SOUGHT: usize = 100;
 
 /// Deepest path into event data.
 const MAX_PATH: usize = 8;
@@ -135,7 +135,7 @@ impl Field {
     }
 
     /// The most values it takes.
-    pub(crate) fn most_values(&self) -> usize {
+    fn most_values(&self) -> usize {
         match self.kind {
             Kind::Address | Kind::UserAgent | Kind::Words => MAX_SOUGHT,
             _ => MAX_VALUES,

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::audit_logs::{DEFAULT_LIMIT, LIMITS};
 use crate::export::Format;
 use crate::filter::NOT;
-use crate::filter::field::{DATA, FIELDS, Field, MAX_CHARS, MAX_SOUGHT};
+use crate::filter::field::{DATA, FIELDS, Field, MAX_CHARS};
 use crate::reader::By;
 use crate::stats::{Bucket, DEFAULT_TOP, MAX_TOP};
 
@@ -62,9 +62,8 @@ fn schema(field: &Field) -> (Value, bool) {
         None => json!({ "type": "string", "minLength": 1, "maxLength": MAX_CHARS }),
     };
     if field.can_exclude() {
-        let most = field.most_values();
         (
-            json!({ "type": "array", "items": value, "minItems": 1, "maxItems": most }),
+            json!({ "type": "array", "items": value, "minItems": 1 }),
             true,
         )
     } else {
@@ -220,7 +219,7 @@ fn places() -> Value {
         { "type": "string", "minLength": 1, "maxLength": MAX_CHARS },
         { "type": ["number", "boolean"] },
     ]});
-    let values = json!({ "type": "array", "items": value, "minItems": 1, "maxItems": MAX_SOUGHT });
+    let values = json!({ "type": "array", "items": value, "minItems": 1 });
     let places = json!({
         "type": "object",
         "propertyNames": { "pattern": r"^[^.]+(\.[^.]+){0,7}$" },

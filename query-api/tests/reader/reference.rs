@@ -177,9 +177,13 @@ fn tests(name: &str, values: &[&str]) -> Result<Vec<Test>, Invalid> {
     }
 }
 
+fn is_blank(value: &str) -> bool {
+    value.split(',').all(|piece| piece.trim().is_empty())
+}
+
 /// The pieces between the commas, without blanks around them; empty ones are dropped.
 fn pieces<'a>(values: &[&'a str]) -> Result<Vec<&'a str>, Invalid> {
-    if values.iter().any(|value| value.trim().is_empty()) {
+    if values.iter().any(|value| is_blank(value)) {
         return Err(Invalid);
     }
     let pieces: Vec<_> = values
