@@ -80,7 +80,7 @@ fn events() -> Value {
     ])
 }
 
-/// A folder of the test's own in which what npm has installed can be imported.
+/// A copy of `tests/openapi` that a test may write to.
 fn workshop(world: &World) -> anyhow::Result<PathBuf> {
     let installed = root().join("tests/openapi");
     ensure!(
@@ -90,8 +90,11 @@ fn workshop(world: &World) -> anyhow::Result<PathBuf> {
     let folder = std::path::absolute(world.logs())?.join("workshop");
     std::fs::create_dir_all(&folder)?;
     std::os::unix::fs::symlink(installed.join("node_modules"), folder.join("node_modules"))?;
-    for file in ["package.json", "tsconfig.json", "client.ts", "page.mjs"] {
-        std::fs::copy(installed.join(file), folder.join(file))?;
+    for file in std::fs::read_dir(&installed)? {
+        let file = file?;
+        if file.file_type()?.is_file() {
+            std::fs::copy(file.path(), folder.join(file.file_name()))?;
+        }
     }
     Ok(folder)
 }
@@ -158,14 +161,10 @@ fn schemathesis() -> anyhow::Result<PathBuf> {
 pub(crate) async fn schemathesis_finds_nothing(world: Arc<World>) -> anyhow::Result<()> {
     let program = schemathesis()?;
     let api = Api::start(&world).await?;
-    let config = root().join("tests/openapi/schemathesis.toml");
-    let arguments = [
-        "--config-file",
-        &config.display().to_string(),
-        "run",
-        &format!("{}/openapi.json", api.service.url),
-    ];
-    let printed = api.run(world.logs(), &program.display().to_string(), &arguments)?;
+    let folder = workshop(&world)?;
+    let document = format!("{}/openapi.json", api.service.url);
+    let program = program.display().to_string();
+    let printed = api.run(&folder, &program, &["run", &document])?;
     std::fs::write(world.logs().join("schemathesis.log"), printed)?;
     Ok(())
 }
