@@ -85,8 +85,11 @@ fn text(name: &str, value: Value) -> Result<String, &'static str> {
     let is_count = COUNTS.contains(&name);
     match value {
         Value::String(text) if !is_count => Ok(text),
-        Value::Number(number) if is_count || is_data || TIMES.contains(&name) => {
-            Ok(number.to_string())
+        Value::Number(number) if is_data => Ok(number.to_string()),
+        // To JSON Schema 10.0 is a whole number.
+        Value::Number(number) if is_count || TIMES.contains(&name) => {
+            let text = number.to_string();
+            Ok(text.strip_suffix(".0").unwrap_or(&text).to_owned())
         }
         Value::Bool(word) if is_data => Ok(word.to_string()),
         _ if is_count => Err("must be a number"),
@@ -142,15 +145,16 @@ mod tests {
     }
 
     #[test]
-    fn places_in_the_event_data_may_be_members_of_an_object() {
+    fn members_may_be_what_json_has_and_a_query_string_has_not() {
         let body = r#"{"data": {"attempt": [1, 2], "a.b": "x"}, "not.data": {"isNewUser": true},
-            "data.c": "y", "from": 1700000000000}"#;
+            "data.c": "y", "from": 1700000000000, "limit": 10.0}"#;
         let mut query = parsed(body).unwrap();
         assert_eq!(query.take_all("data.attempt"), ["1", "2"]);
         assert_eq!(query.take_all("data.a.b"), ["x"]);
         assert_eq!(query.take_all("not.data.isNewUser"), ["true"]);
         assert_eq!(query.take_all("data.c"), ["y"]);
         assert_eq!(query.take_all("from"), ["1700000000000"]);
+        assert_eq!(query.take_all("limit"), ["10"]);
         query.refuse_rest(&[]).unwrap();
     }
 
