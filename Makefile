@@ -1,7 +1,7 @@
-# The commands: `make run`, `make test`, `make chaos`, `make bench-producer` and `make fuzz`. They fetch
+# The commands: `make run`, `make test`, `make test-long`, `make chaos`, `make bench-producer` and `make fuzz`. They fetch
 # what they need on first use.
 
-.PHONY: run test chaos bench-producer fuzz lint better-auth openapi-tools tools
+.PHONY: run test test-long chaos bench-producer fuzz lint better-auth openapi-tools tools
 
 # The stack on this machine: Kafka, ClickHouse and the audit log, behind one address.
 run: tools
@@ -13,6 +13,11 @@ test: tools better-auth openapi-tools
 	cargo build --workspace --bins
 	cargo test --workspace --no-fail-fast
 	target/debug/audit-chaos --seed 102 --minutes 2.8 >/dev/null
+
+# What is too long for every change: a hundred thousand random filters against their second telling.
+test-long: tools
+	cargo build --workspace --bins
+	AUDIT_FILTER_CASES=100000 cargo test --package audit-query-api --test reader -- any_filter --nocapture
 
 # Harm to the whole stack by the schedule of SEED, for MINUTES; one JSON document on stdout. The
 # profile is that of the tests: its checks of arithmetic stay in, and what is slow is not ours.

@@ -94,14 +94,14 @@ async fn list(
     let paging = Paging::take(&mut query, api.max_offset())?;
     let order = Order::take(&mut query)?;
     let filter = Filter::take(caller.reach.clone(), &mut query)?.in_order(order);
-    query.refuse_rest(&PAGING)?;
+    Filter::refuse_rest(&query, &PAGING)?;
 
     let (limit, now) = (paging.limit, Millis::from(Utc::now()));
     let (page, walk) = match paging.begin {
         Begin::Cursor(text) => {
             let cursor = api.cursors().open(&text, &filter, now);
             let cursor = cursor.inspect_err(|_| metrics::refused("stale_cursor"))?;
-            let reading = api.reader().admit().await?;
+            let reading = api.reader().admit(caller).await?;
             let start = Start::At(&cursor);
             let slice = Slice { start, limit };
             let page = reading.page(&filter, &cursor.walk, slice).await?;
@@ -109,7 +109,7 @@ async fn list(
         }
         Begin::Offset { offset, as_of } => {
             let opened = api.frozen_as_of(as_of.as_deref(), filter.reach(), now)?;
-            let reading = api.reader().admit().await?;
+            let reading = api.reader().admit(caller).await?;
             let set = match opened {
                 Some(set) => set,
                 None => reading.freeze().await?,
@@ -143,7 +143,7 @@ pub(crate) async fn get_audit_log(
     let filter = Filter::new(caller.reach.clone()).with(&ID, vec![id]);
     // What is no id is the id of no event.
     let filter = filter.map_err(|_| ApiError::NotFound)?;
-    let reading = api.reader().admit().await?;
+    let reading = api.reader().admit(&caller).await?;
     let walk = Walk {
         set: reading.freeze().await?,
         total: Some(1),

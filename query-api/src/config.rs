@@ -90,6 +90,8 @@ impl ClickHouse {
 pub struct Queries {
     /// How many requests read at once.
     pub at_once: usize,
+    /// How many of them may be of one key.
+    pub at_once_per_key: usize,
     /// How long a request waits for its turn.
     #[serde(with = "humantime_serde")]
     pub wait: Duration,
@@ -171,6 +173,10 @@ impl Validate for Config {
         complain(
             queries.at_once == 0 || queries.bulk_at_once == 0,
             "queries.at_once and queries.bulk_at_once must be at least 1",
+        );
+        complain(
+            !(1..=queries.at_once).contains(&queries.at_once_per_key),
+            "queries.at_once_per_key must be at least 1 and at most queries.at_once",
         );
         let times = [queries.time, queries.bulk_time, queries.total_time];
         complain(

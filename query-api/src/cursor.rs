@@ -39,12 +39,24 @@ pub(crate) struct FrozenSet {
 impl FrozenSet {
     /// Adds everything of the row's partition up to the row.
     pub(crate) fn pass(&mut self, row: &EventRow) {
-        let mut end = Place::of(row).position;
-        end.offset = end.offset.saturating_add(1);
+        let last = Place::of(row).position;
+        self.reach(Position {
+            offset: last.offset.saturating_add(1),
+            ..last
+        });
+    }
+
+    /// Adds everything of `other`.
+    pub(crate) fn widen(&mut self, other: &Self) {
+        other.ends.iter().for_each(|end| self.reach(*end));
+    }
+
+    /// Adds everything of a partition below `end`.
+    fn reach(&mut self, end: Position) {
         let same =
             |p: &&mut Position| (p.incarnation, p.partition) == (end.incarnation, end.partition);
         match self.ends.iter_mut().find(same) {
-            Some(found) => *found = end,
+            Some(found) => found.offset = found.offset.max(end.offset),
             None => self.ends.push(end),
         }
     }

@@ -11,6 +11,7 @@ mod csv;
 mod format;
 mod ndjson;
 mod parquet;
+mod whole;
 
 use audit_schema::Position;
 use audit_schema::row::Millis;
@@ -30,8 +31,9 @@ use crate::query_string::{QueryString, no_word};
 use crate::reader::{Slice, Start};
 use crate::recorder::Read;
 use crate::{QueryApi, metrics};
+use format::Encoder;
 pub(crate) use format::Format;
-use format::{Encoder, Part, Whole};
+use whole::{Part, Whole};
 
 /// Parameters beside those of the filter.
 pub(crate) const PARAMETERS: [&str; 4] = ["format", "order", "asOf", "after"];
@@ -69,7 +71,7 @@ pub(crate) async fn export_audit_logs(
     }
     let order = Order::take(&mut query)?;
     let filter = Filter::take(caller.reach.clone(), &mut query)?.in_order(order);
-    query.refuse_rest(&PARAMETERS)?;
+    Filter::refuse_rest(&query, &PARAMETERS)?;
 
     let now = Millis::from(Utc::now());
     let opened = api.frozen_as_of(as_of.as_deref(), filter.reach(), now)?;

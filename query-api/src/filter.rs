@@ -17,7 +17,7 @@ use audit_service::ApiError;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::query_string::{QueryString, echo, no_word};
+use crate::query_string::{QueryString, echo, meant, no_word};
 use field::{DATA, FIELDS, Field, data_condition};
 use network::AddressRange;
 pub(crate) use predicate::Predicate;
@@ -155,14 +155,43 @@ impl Filter {
     }
 
     /// The parameters [`take`](Self::take) knows, without exclusions.
-    pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    fn names() -> impl Iterator<Item = &'static str> {
         FIELDS.iter().map(|field| field.name)
+    }
+
+    /// Refuses what is left of the parameters when a filter and `others` were taken: a misspelt
+    /// filter is an error and never a wider answer.
+    pub(crate) fn refuse_rest(
+        query: &QueryString,
+        others: &[&'static str],
+    ) -> Result<(), ApiError> {
+        let Some(name) = query.rest() else {
+            return Ok(());
+        };
+        let valid: Vec<_> = Self::names().chain(others.iter().copied()).collect();
+        let asked = name.strip_prefix(NOT).unwrap_or(name);
+        let reason = format!(
+            "is no parameter here{}. There are {}, {DATA}<path>, and {NOT} before each of a filter",
+            meant(asked, &valid),
+            valid.join(", ")
+        );
+        Err(ApiError::invalid(echo(name), reason))
     }
 
     /// Asks for `field` to match one of `values` as well; if none is left that is not empty, for
     /// nothing at all.
     pub(crate) fn with(mut self, field: &Field, values: Vec<String>) -> Result<Self, ApiError> {
         self.conditions.push(field.condition(false, values)?);
+        Ok(self)
+    }
+
+    /// The same, but no value is refused for what it is: what no event can have matches none.
+    pub(crate) fn with_literal(
+        mut self,
+        field: &Field,
+        values: Vec<String>,
+    ) -> Result<Self, ApiError> {
+        self.conditions.push(field.literal(values)?);
         Ok(self)
     }
 

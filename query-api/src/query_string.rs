@@ -11,9 +11,6 @@ use audit_service::suggestion::nearest;
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
-use crate::filter::field::DATA;
-use crate::filter::{Filter, NOT};
-
 /// Longest name or text that is repeated in a message.
 const MAX_ECHO: usize = 64;
 
@@ -103,25 +100,14 @@ impl QueryString {
         names.find(|name| name.starts_with(prefix)).cloned()
     }
 
-    /// Refuses what nobody took, with the names that would have been taken: those of a filter, and
-    /// `others`.
-    pub(crate) fn refuse_rest(self, others: &[&'static str]) -> Result<(), ApiError> {
-        let Some((name, _)) = self.pairs.first() else {
-            return Ok(());
-        };
-        let valid: Vec<_> = Filter::names().chain(others.iter().copied()).collect();
-        let asked = name.strip_prefix(NOT).unwrap_or(name);
-        let reason = format!(
-            "is no parameter here{}. There are {}, {DATA}<path>, and {NOT} before each of a filter",
-            meant(asked, &valid),
-            valid.join(", ")
-        );
-        Err(ApiError::invalid(echo(name), reason))
+    /// The name of a parameter that nobody took.
+    pub(crate) fn rest(&self) -> Option<&str> {
+        self.pairs.first().map(|(name, _)| name.as_str())
     }
 }
 
 /// `; perhaps …`, if some of `valid` are near to `name`.
-fn meant(name: &str, valid: &[&str]) -> String {
+pub(crate) fn meant(name: &str, valid: &[&str]) -> String {
     match nearest(name, valid).as_slice() {
         [] => String::new(),
         near => format!("; perhaps {}", near.join(" or ")),
@@ -156,7 +142,7 @@ mod tests {
         assert_eq!(query.take_one("b").unwrap().unwrap(), "x y+&\0");
         assert_eq!(query.take_one("c").unwrap().unwrap(), "");
         assert_eq!(query.take_one("d").unwrap(), None);
-        query.refuse_rest(&[]).unwrap();
+        assert_eq!(query.rest(), None);
     }
 
     #[test]
@@ -171,19 +157,6 @@ mod tests {
         for raw in ["a=%ff", "%ff=a", "a=%c3", "a=%ed%a0%80"] {
             assert!(QueryString::parse(Some(raw)).is_err(), "{raw}");
         }
-    }
-
-    #[test]
-    fn an_unknown_parameter_is_answered_with_the_valid_ones() {
-        let query = QueryString::parse(Some("usrId=u1")).unwrap();
-        let error = query.refuse_rest(&["limit"]).unwrap_err().to_string();
-        assert!(
-            error.starts_with("usrId: is no parameter here; perhaps userId. There are userId, ")
-        );
-        assert!(error.contains(", limit, data.<path>, "), "{error}");
-        let long = "x".repeat(10_000);
-        let query = QueryString::parse(Some(&long)).unwrap();
-        assert!(query.refuse_rest(&[]).unwrap_err().to_string().len() < 500);
     }
 
     proptest! {

@@ -4,12 +4,13 @@
 //! so what the consumer has not counted yet is not shown. Each query is read-only and may use only
 //! so much time, memory and rows, and ends when whoever asked leaves.
 //!
-//! Reads wait in two lanes. Pages and counts are short: so many read at once, the others wait in
-//! the order they came, for a bounded time. Files and live readers take their turns in a lane of
+//! Reads wait in two lanes. Pages and counts are short: so many read at once, and no more than some
+//! of one key; the others wait in the order they came, for a bounded time. Files and live readers take their turns in a lane of
 //! their own, one chunk a turn, at a lower priority: however many there are, a page finds a place.
 
 mod arrivals;
 mod counts;
+mod fairness;
 mod page;
 mod refusal;
 mod watermarks;
@@ -24,11 +25,13 @@ use clickhouse::error::Error;
 use clickhouse::query::Query;
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 
+use crate::caller::Caller;
 use crate::config::Queries;
 use crate::cursor::FrozenSet;
 use crate::filter::Filter;
 use crate::metrics;
 pub(crate) use counts::{By, Counts, Histogram};
+use fairness::{KeyTurn, KeyTurns};
 pub(crate) use page::{Page, Slice, Start, Total};
 use refusal::refusal;
 
@@ -48,6 +51,7 @@ const SHARED_FOR: Duration = Duration::from_millis(200);
 pub(crate) struct Reader {
     limits: Queries,
     pages: Lane,
+    keys: KeyTurns,
     bulk: Lane,
     /// What was readable lately, for all live readers.
     lately: Mutex<Option<(Instant, FrozenSet)>>,
@@ -79,39 +83,48 @@ impl Reader {
             .with_setting("max_execution_time", seconds(limits.bulk_time));
         Self {
             pages: Lane::new(pages, limits.at_once),
+            keys: KeyTurns::new(limits.at_once_per_key),
             bulk: Lane::new(bulk, limits.bulk_at_once),
             lately: Mutex::new(None),
             limits,
         }
     }
 
-    /// Lets a request read, or refuses it when it has waited long enough.
-    pub(crate) async fn admit(&self) -> Result<Admitted<'_>, ApiError> {
-        let admitted = tokio::time::timeout(self.limits.wait, self.admit_to(&self.pages)).await;
-        if let Ok(Some(admitted)) = admitted {
-            metrics::admitted(self.pages.at_once, self.pages.turns.available_permits());
-            Ok(admitted)
-        } else {
+    /// Lets a request of `caller` read, or refuses it when it has waited long enough.
+    pub(crate) async fn admit(&self, caller: &Caller) -> Result<Admitted<'_>, ApiError> {
+        let admitted = async {
+            let turn = self.keys.turn(caller).await?;
+            self.admit_to(&self.pages, Some(turn)).await
+        };
+        let admitted = tokio::time::timeout(self.limits.wait, admitted).await;
+        let Ok(Some(admitted)) = admitted else {
             metrics::refused("busy");
-            Err(ApiError::Unavailable {
+            return Err(ApiError::Unavailable {
                 reason: "too many queries are under way",
                 retry_after: Duration::from_secs(1),
-            })
-        }
+            });
+        };
+        metrics::admitted(self.pages.at_once, self.pages.turns.available_permits());
+        Ok(admitted)
     }
 
     /// The next turn of a file or a live reader; it waits for as long as its client does.
     pub(crate) async fn turn(&self) -> Result<Admitted<'_>, ApiError> {
-        let admitted = self.admit_to(&self.bulk).await;
+        let admitted = self.admit_to(&self.bulk, None).await;
         admitted.ok_or_else(|| ApiError::internal("the lane was closed"))
     }
 
-    async fn admit_to<'a>(&'a self, lane: &'a Lane) -> Option<Admitted<'a>> {
+    async fn admit_to<'a>(
+        &'a self,
+        lane: &'a Lane,
+        turn: Option<KeyTurn<'a>>,
+    ) -> Option<Admitted<'a>> {
         let permit = lane.turns.acquire().await.ok()?;
         Some(Admitted {
             client: &lane.client,
             limits: &self.limits,
             _permit: permit,
+            _turn: turn,
         })
     }
 
@@ -149,6 +162,8 @@ pub(crate) struct Admitted<'a> {
     client: &'a Client,
     limits: &'a Queries,
     _permit: SemaphorePermit<'a>,
+    /// Of its key's, if it is in the lane of pages.
+    _turn: Option<KeyTurn<'a>>,
 }
 
 impl Admitted<'_> {
@@ -159,11 +174,18 @@ impl Admitted<'_> {
 
     /// A query for what `filter` matches in `set`, with `rest` behind its conditions.
     fn select(&self, columns: &str, filter: &Filter, set: &FrozenSet, rest: &str) -> Query {
+        self.query(filter, set, |events| {
+            format!("SELECT {columns} {events}{rest}")
+        })
+    }
+
+    /// A query that `say` writes around `FROM … WHERE …`, what `filter` matches in `set`.
+    fn query(&self, filter: &Filter, set: &FrozenSet, say: impl Fn(&str) -> String) -> Query {
         let predicate = filter.predicate(set.frozen_at);
-        let sql = format!(
-            "SELECT {columns} FROM {EVENTS} WHERE {} AND {IN_FROZEN_SET}{rest}",
+        let sql = say(&format!(
+            "FROM {EVENTS} WHERE {} AND {IN_FROZEN_SET}",
             predicate.sql
-        );
+        ));
         let partitions: Vec<_> = set
             .ends
             .iter()

@@ -124,11 +124,11 @@ pub(crate) async fn count_audit_logs(
     let question = query.question();
     let chart = Chart::take(&mut query)?;
     let filter = Filter::take(caller.reach.clone(), &mut query)?;
-    query.refuse_rest(&PARAMETERS)?;
+    Filter::refuse_rest(&query, &PARAMETERS)?;
 
     let now = Millis::from(Utc::now());
     let opened = api.frozen_as_of(chart.as_of.as_deref(), filter.reach(), now)?;
-    let reading = api.reader().admit().await?;
+    let reading = api.reader().admit(&caller).await?;
     let set = match opened {
         Some(set) => set,
         None => reading.freeze().await?,

@@ -60,7 +60,7 @@ pub(crate) async fn tail_audit_logs(
         given => last_event_id(&headers)?.or(given),
     };
     let filter = Filter::take(caller.reach.clone(), &mut query)?;
-    query.refuse_rest(&PARAMETERS)?;
+    Filter::refuse_rest(&query, &PARAMETERS)?;
 
     let now = Millis::from(Utc::now());
     let place = api.streams().tail()?;

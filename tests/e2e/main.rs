@@ -25,6 +25,8 @@ mod local_stack;
 mod offsets_by_hand;
 mod openapi;
 mod reading;
+mod reads;
+mod recipes;
 mod round_trip;
 mod spool;
 mod topics;
@@ -146,6 +148,9 @@ fn trials(stack: &Arc<Option<Stack>>) -> Vec<Trial> {
         openapi::the_document_makes_a_typed_client,
         openapi::schemathesis_finds_nothing,
         openapi::the_reference_page_shows_every_operation_without_asking_anybody_else,
+        reads::reads_are_events_of_the_log_and_refused_ones_are_not,
+        reads::a_file_taken_away_while_kafka_is_away_is_recorded_once_it_is_back,
+        recipes::every_line_of_the_readme_about_reading_works,
         better_auth::a_real_better_auth_server_gets_its_events_back,
         local_stack::one_command_brings_up_a_stack_that_works,
         local_stack::nothing_is_left_when_it_is_killed,

@@ -15,7 +15,7 @@ use serde_json::json;
 const RATE: u64 = 2_000;
 
 /// A Kafka of the test's own, which `world` uses.
-async fn own_kafka(world: &World) -> anyhow::Result<Server> {
+pub(crate) async fn own_kafka(world: &World) -> anyhow::Result<Server> {
     let mut kafka = Server::kafka(world.logs())?;
     world.use_kafka(&kafka.address());
     kafka.run().await?;

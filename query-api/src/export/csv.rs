@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use audit_schema::row::EventRow;
 use csv::{QuoteStyle, Terminator, Writer, WriterBuilder};
 
-use super::format::{Part, Whole, event_data, ip_address};
+use super::whole::{Part, Whole, event_data, ip_address};
 use crate::event::rfc3339;
 
 const HEADER: [&str; 23] = [

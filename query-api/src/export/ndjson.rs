@@ -5,7 +5,7 @@
 use audit_schema::row::EventRow;
 use serde::Serialize;
 
-use super::format::Whole;
+use super::whole::Whole;
 use crate::event::{AuditLog, one_line};
 
 #[derive(Serialize)]
@@ -51,8 +51,9 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::Value;
 
+    use super::super::format::Format;
     use super::super::format::tests::{any_rows, file, two_rows};
-    use super::super::format::{Format, Part};
+    use super::super::whole::Part;
     use super::*;
 
     fn written(rows: &[EventRow]) -> String {

@@ -20,7 +20,7 @@ use parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter};
 use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::ColumnPath;
 
-use super::format::{Whole, event_data, ip_address};
+use super::whole::{Whole, event_data, ip_address};
 
 /// After how much a row group ends. Larger ones compress better.
 struct Limits {
@@ -270,8 +270,9 @@ mod tests {
     use parquet::record::{Field, Row, RowAccessor};
     use proptest::prelude::*;
 
+    use super::super::format::Format;
     use super::super::format::tests::{any_rows, file, two_rows, whole};
-    use super::super::format::{Format, Part};
+    use super::super::whole::Part;
     use super::*;
     use crate::event::tests::row;
 

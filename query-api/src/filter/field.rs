@@ -134,14 +134,6 @@ impl Field {
         self.values == Values::List
     }
 
-    /// The most values it takes.
-    fn most_values(&self) -> usize {
-        match self.kind {
-            Kind::Address | Kind::UserAgent | Kind::Words => MAX_SOUGHT,
-            _ => MAX_VALUES,
-        }
-    }
-
     /// The words it takes, if they are few.
     pub(crate) fn words(&self) -> Option<Vec<&'static str>> {
         match self.kind {
@@ -161,15 +153,12 @@ impl Field {
         if self.values == Values::One && given.len() > 1 {
             return Err(ApiError::invalid(name, "may be given only once"));
         }
-        let values = match self.values {
-            Values::One | Values::Many => given,
-            Values::List => given
-                .iter()
-                .flat_map(|list| list.split(','))
-                .map(|value| value.trim().to_owned())
-                .collect(),
+        let values = self.split(given);
+        let most = match self.kind {
+            Kind::Address | Kind::UserAgent | Kind::Words => MAX_SOUGHT,
+            _ => MAX_VALUES,
         };
-        let values = bounded(&name, values, self.most_values())?;
+        let values = bounded(&name, values, most)?;
         let test = if values.is_empty() {
             Test::Nothing
         } else {
@@ -181,6 +170,49 @@ impl Field {
             excluded,
             test,
         })
+    }
+
+    /// The condition that an event has one of these values, whatever they are. It refuses none: what
+    /// no event can have matches none. But for the two names of a type, each means itself.
+    pub(crate) fn literal(&self, given: Vec<String>) -> Result<Condition, ApiError> {
+        let values = self.split(given);
+        few(self.name, &values, MAX_VALUES)?;
+        let values = sorted(values.into_iter().filter(|value| !value.is_empty()));
+        let test = match self.kind {
+            _ if values.is_empty() => Test::Nothing,
+            Kind::EventType => {
+                let (documented, sent): (Vec<_>, Vec<_>) = values
+                    .into_iter()
+                    .partition(|value| CatalogueEntry::named(value).is_some());
+                let names = documented
+                    .iter()
+                    .filter_map(|name| CatalogueEntry::named(name));
+                Test::Types {
+                    documented: sorted(names.map(|entry| entry.name.to_owned())),
+                    sent,
+                    begin: Vec::new(),
+                }
+            }
+            _ => self
+                .test(values)
+                .map_err(|reason| ApiError::invalid(self.name, reason))?,
+        };
+        Ok(Condition {
+            name: Cow::Borrowed(self.name),
+            excluded: false,
+            test,
+        })
+    }
+
+    fn split(&self, given: Vec<String>) -> Vec<String> {
+        match self.values {
+            Values::One | Values::Many => given,
+            Values::List => given
+                .iter()
+                .flat_map(|list| list.split(','))
+                .map(|value| value.trim().to_owned())
+                .collect(),
+        }
     }
 
     fn test(&self, values: Vec<String>) -> Result<Test, String> {
@@ -264,10 +296,7 @@ fn shown(name: &str) -> String {
 
 /// The values without those that are empty, in one order, if they are not too many or too long.
 fn bounded(name: &str, values: Vec<String>, most: usize) -> Result<Vec<String>, ApiError> {
-    if values.len() > most {
-        let reason = format!("may have at most {most} values");
-        return Err(ApiError::invalid(shown(name), reason));
-    }
+    few(name, &values, most)?;
     if values.iter().any(|value| is_long(value)) {
         let reason = format!("a value may have at most {MAX_CHARS} characters");
         return Err(ApiError::invalid(shown(name), reason));
@@ -277,6 +306,14 @@ fn bounded(name: &str, values: Vec<String>, most: usize) -> Result<Vec<String>, 
 
 fn is_long(text: &str) -> bool {
     text.chars().count() > MAX_CHARS
+}
+
+fn few(name: &str, values: &[String], most: usize) -> Result<(), ApiError> {
+    if values.len() > most {
+        let reason = format!("may have at most {most} values");
+        return Err(ApiError::invalid(shown(name), reason));
+    }
+    Ok(())
 }
 
 fn sorted(values: impl Iterator<Item = String>) -> Vec<String> {

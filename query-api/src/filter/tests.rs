@@ -17,7 +17,7 @@ fn acme() -> Reach {
 fn asked(raw: &str) -> Result<Filter, String> {
     let mut query = QueryString::parse(Some(raw)).unwrap();
     let filter = Filter::take(acme(), &mut query).map_err(|error| error.to_string())?;
-    query.refuse_rest(&[]).map_err(|error| error.to_string())?;
+    Filter::refuse_rest(&query, &[]).map_err(|error| error.to_string())?;
     Ok(filter)
 }
 
@@ -128,6 +128,12 @@ fn an_exclusion_is_another_filter() {
     assert_ne!(hash("data.userId=u"), hash("userId=u"));
     assert_ne!(hash("data.a.b=u"), hash("data.a=u"));
     assert_ne!(hash("from=-1d"), hash("to=-1d"));
+}
+
+#[test]
+fn a_name_of_any_length_makes_a_short_message() {
+    let long = "x".repeat(10_000);
+    assert!(asked(&long).unwrap_err().len() < 500);
 }
 
 proptest! {

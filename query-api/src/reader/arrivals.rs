@@ -3,6 +3,7 @@
 //! Within a partition that is the order of offsets. Between partitions it is that of `loggedAt`,
 //! as far as each partition's own order allows: the partitions are merged.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use audit_schema::Position;
@@ -74,79 +75,52 @@ fn begin(seen: &FrozenSet, end: &Position) -> Position {
 /// Merges rows that are sorted by position. Where a partition has `most` rows there may be more of
 /// it, so what comes behind its last one is left for the next time.
 fn merge(rows: Vec<EventRow>, seen: &FrozenSet, set: &FrozenSet, most: u64) -> Arrivals {
-    let mut ends = set.ends.clone();
-    let mut partitions: Vec<(Position, std::iter::Peekable<std::vec::IntoIter<EventRow>>)> =
-        Vec::new();
-    let mut rows = rows.into_iter().peekable();
-    while let Some(first) = rows.peek() {
-        let of = Place::of(first).position;
-        let mut own = Vec::new();
-        let belongs = |row: &EventRow| {
-            (row.source_incarnation, row.source_partition) == (of.incarnation, of.partition)
-        };
-        while let Some(row) = rows.next_if(|row| belongs(row)) {
-            own.push(row);
+    let mut partitions: Vec<Partition> = Vec::new();
+    for row in rows {
+        let position = Place::of(&row).position;
+        let of = (position.incarnation, position.partition);
+        match partitions.last_mut().filter(|last| last.of == of) {
+            Some(partition) => partition.rows.push_back(row),
+            None => partitions.push(Partition {
+                of,
+                rows: VecDeque::from([row]),
+                full: false,
+            }),
         }
-        partitions.push((of, own.into_iter().peekable()));
     }
-    let is_full = |len: usize| u64::try_from(len).unwrap_or(u64::MAX) >= most;
-    let full: Vec<bool> = partitions
-        .iter()
-        .map(|(_, own)| is_full(own.len()))
-        .collect();
+    for partition in &mut partitions {
+        partition.full = u64::try_from(partition.rows.len()).unwrap_or(u64::MAX) >= most;
+    }
 
-    let mut merged = Vec::new();
+    let mut arrivals = Arrivals {
+        rows: Vec::new(),
+        seen: seen.clone(),
+    };
+    arrivals.seen.frozen_at = set.frozen_at;
+    let logged_at = |partition: &&mut Partition| partition.rows.front().map(|row| row.logged_at);
     loop {
-        let heads = partitions.iter_mut().enumerate();
-        let next = heads
-            .filter_map(|(place, (_, own))| Some((own.peek()?.logged_at, place)))
-            .min();
-        let Some((_, place)) = next else { break };
-        let Some((_, own)) = partitions.get_mut(place) else {
-            break;
+        let left = partitions.iter_mut().filter(|p| !p.rows.is_empty());
+        let Some(earliest) = left.min_by_key(logged_at) else {
+            arrivals.seen.widen(set);
+            return arrivals;
         };
-        merged.extend(own.next());
-        if own.peek().is_none() && full.get(place) == Some(&true) {
-            break;
+        if let Some(row) = earliest.rows.pop_front() {
+            arrivals.seen.pass(&row);
+            arrivals.rows.push(row);
+        }
+        if earliest.full && earliest.rows.is_empty() {
+            return arrivals;
         }
     }
-    let unfinished = partitions
-        .iter_mut()
-        .zip(&full)
-        .filter_map(|((of, own), full)| {
-            // The first row that was left; or behind the last one, of a partition that may have more.
-            match own.peek() {
-                Some(row) => Some(Place::of(row).position),
-                None if *full => {
-                    let last = merged.iter().rev().map(|row| Place::of(row).position);
-                    let mut of_it = last
-                        .filter(|p| (p.incarnation, p.partition) == (of.incarnation, of.partition));
-                    of_it.next().map(|last| Position {
-                        offset: last.offset.saturating_add(1),
-                        ..last
-                    })
-                }
-                None => None,
-            }
-        });
-    for stop in unfinished.collect::<Vec<_>>() {
-        for end in &mut ends {
-            if (end.incarnation, end.partition) == (stop.incarnation, stop.partition) {
-                end.offset = stop.offset;
-            }
-        }
-    }
-    // A watermark never goes back, but what a reader has seen may be of another, fresher look.
-    for end in &mut ends {
-        end.offset = end.offset.max(begin(seen, end).offset);
-    }
-    Arrivals {
-        rows: merged,
-        seen: FrozenSet {
-            ends,
-            ..set.clone()
-        },
-    }
+}
+
+/// What a query gave of one partition.
+struct Partition {
+    /// Incarnation and number.
+    of: (u32, u32),
+    rows: VecDeque<EventRow>,
+    /// Whether there may be more of it.
+    full: bool,
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use uuid::Uuid;
@@ -21,6 +23,7 @@ const NOW: Millis = Millis(1_800_000_000_000);
 fn limits() -> Queries {
     Queries {
         at_once: 1,
+        at_once_per_key: 1,
         bulk_at_once: 1,
         bulk_time: Duration::from_secs(60),
         wait: Duration::from_millis(5),
@@ -36,12 +39,23 @@ fn reader() -> Reader {
     Reader::new(Client::default(), limits())
 }
 
-fn all(order: Order) -> Filter {
-    let reach = Reach {
+fn caller(key_name: &str) -> Caller {
+    Caller {
+        reach: reach(),
+        key_name: key_name.to_owned(),
+        request_id: String::new(),
+    }
+}
+
+fn reach() -> Reach {
+    Reach {
         project: "acme".parse().unwrap(),
         organization: None,
-    };
-    Filter::new(reach).in_order(order)
+    }
+}
+
+fn all(order: Order) -> Filter {
+    Filter::new(reach()).in_order(order)
 }
 
 fn event(millis: i64, id: u128, partition: u32, offset: u64) -> EventRow {
@@ -255,7 +269,7 @@ fn rows_of_one_id_and_time_are_noticed() {
 #[tokio::test]
 async fn the_queries_say_what_they_should() {
     let (reader, walk) = (reader(), walk(&[(0, 5), (1, 6)]));
-    let reading = reader.admit().await.unwrap();
+    let reading = reader.admit(&caller("k")).await.unwrap();
     let (onward, back) = (beside(Direction::Onward), beside(Direction::Back));
     let starts = [Start::Top(10), Start::At(&onward), Start::At(&back)];
     let mut said = Vec::new();
@@ -302,20 +316,50 @@ fn a_set_is_complete_up_to_what_every_partition_of_the_newest_incarnation_reache
 #[tokio::test]
 async fn a_request_that_waited_long_enough_is_sent_away() {
     let reader = reader();
-    let first = reader.admit().await.unwrap();
+    let first = reader.admit(&caller("k")).await.unwrap();
     assert!(matches!(
-        reader.admit().await,
+        reader.admit(&caller("k")).await,
         Err(ApiError::Unavailable { .. })
     ));
     drop(first);
-    assert!(reader.admit().await.is_ok());
+    assert!(reader.admit(&caller("k")).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_key_with_many_requests_does_not_keep_another_waiting() {
+    let limits = Queries {
+        at_once: 2,
+        wait: Duration::from_secs(60),
+        ..limits()
+    };
+    let reader = Reader::new(Client::default(), limits);
+    let (many, other) = (caller("many"), caller("other"));
+    let first = reader.admit(&many).await.unwrap();
+    let mut waiting: FuturesUnordered<_> = (0..300).map(|_| reader.admit(&many)).collect();
+    assert!(waiting.next().now_or_never().is_none(), "it has its place");
+    let others = reader.admit(&other).now_or_never();
+    let others = others.expect("there is a place").unwrap();
+    assert_eq!(reader.keys.keys(), 2);
+    // Its next request comes after the one before, not after hundreds of the other key.
+    let mut again = Box::pin(reader.admit(&other));
+    assert!(again.as_mut().now_or_never().is_none());
+    drop(others);
+    assert!(again.now_or_never().expect("there is a place").is_ok());
+    assert_eq!(reader.keys.keys(), 1, "who asks nothing is forgotten");
+    drop(first);
+    assert!(
+        waiting.next().now_or_never().is_some(),
+        "the next one reads"
+    );
+    drop(waiting);
+    assert_eq!(reader.keys.keys(), 0);
 }
 
 #[tokio::test]
 async fn files_and_live_readers_keep_no_page_waiting() {
     let reader = reader();
     let file = reader.turn().await.unwrap();
-    let page = reader.admit().await.unwrap();
+    let page = reader.admit(&caller("k")).await.unwrap();
     let second = tokio::time::timeout(Duration::from_millis(5), reader.turn());
     assert!(second.await.is_err(), "one chunk at once");
     drop((file, page));

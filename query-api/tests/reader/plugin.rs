@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use audit_schema::{Actor, Event, EventData, EventType};
+use audit_schema::{Actor, Event, EventData, EventType, Location};
+use axum::body::{Body, to_bytes};
+use axum::http::Request;
+use axum::http::header::CONTENT_LENGTH;
 use serde_json::{Value, json};
 
-use crate::stand::{ACME, Stand, T, event};
+use crate::stand::{ACME, Stand, T, encoded, event, key};
 
 /// An event that its display name, which the plugin's answers lack, cannot tell apart: its key does.
 fn keyed(number: usize) -> Event<'static> {
@@ -162,4 +165,114 @@ async fn events_have_the_ids_that_the_plugin_looks_for() {
     let answer = stand.get(ACME, "/v1/audit-logs").await;
     assert_eq!(answer["events"][0]["eventData"], data);
     assert_eq!(answer["events"][0]["identifier"], "bob@example.com");
+}
+
+/// The status, headers and bytes of an answer; without the age of its events, and what depends on
+/// it.
+async fn bytes(stand: &Stand, key: Option<&str>, path: &str) -> String {
+    let mut request = Request::get(path).header("x-request-id", "r1");
+    if let Some(key) = key {
+        request = request.header("x-api-key", key);
+    }
+    let answer = stand.send(request.body(Body::empty()).unwrap()).await;
+    let mut lines = vec![format!("GET {path}"), answer.status().to_string()];
+    let mut headers: Vec<_> = answer
+        .headers()
+        .iter()
+        .filter(|(name, _)| *name != CONTENT_LENGTH)
+        .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+        .collect();
+    headers.sort();
+    lines.extend(headers);
+    let body = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+    let body = String::from_utf8(body.to_vec()).unwrap();
+    let mut parts = body.split("\"ageInMinutes\":");
+    let mut shown = parts.next().unwrap().to_owned();
+    for part in parts {
+        let rest = part.trim_start_matches(|c: char| c.is_ascii_digit());
+        shown = format!("{shown}\"ageInMinutes\":…{rest}");
+    }
+    lines.extend([String::new(), shown]);
+    lines.join("\n")
+}
+
+#[tokio::test]
+async fn every_byte_of_an_answer_is_as_the_plugin_knows_it() {
+    let stand = Stand::new("plugin_bytes").await;
+    let data = json!({ "userId": "u1", "n": 1.5, "text": "Grüße \u{1f600} \"<&" });
+    let some = event(ACME, T)
+        .event_data(EventData::of(&data).unwrap())
+        .location(Location {
+            ip_address: Some("192.0.2.7".parse().unwrap()),
+            city: "Graz".into(),
+            country: "Austria".into(),
+            country_code: "AT".into(),
+        });
+    let other = event(ACME, T - 1).identifier("ada@example.com");
+    stand
+        .fill(&[some.build().unwrap(), other.build().unwrap()])
+        .await;
+    let (reader, writer) = (key(ACME), key("writer"));
+    let reader = Some(reader.as_str());
+    let mut answers = Vec::new();
+    for (key, path) in [
+        (reader, "/events/user?userId=u1"),
+        (
+            reader,
+            "/events/organization?organizationId=o1&limit=1&offset=1",
+        ),
+        (
+            reader,
+            "/events/activity?organizationIds=o1,o2&identifier=ada@example.com",
+        ),
+        (reader, "/events/activity"),
+        (None, "/events/user?userId=u1"),
+        (
+            Some("nobody-0123456789abcdef0123456789abcdef"),
+            "/events/organization?organizationId=o1",
+        ),
+        (Some(&writer), "/events/activity?organizationIds=o1"),
+        (reader, "/events/user?userId=u1&offset=10001"),
+        (reader, "/events/user?userId=%ff"),
+        (reader, "/events/user?userId=u1&userId=u2"),
+    ] {
+        answers.push(bytes(&stand, key, path).await);
+    }
+    insta::assert_snapshot!(answers.join("\n\n\n"));
+}
+
+#[tokio::test]
+async fn a_value_that_no_event_has_is_found_nowhere_and_not_refused() {
+    let stand = Stand::new("plugin_values").await;
+    stand.fill(&[keyed(1)]).await;
+    let long = "x".repeat(2_048);
+    let values = [
+        "ä",
+        "*",
+        "security_*",
+        "user_*",
+        "with space",
+        "%",
+        "'",
+        "\\",
+        "\0",
+        &long,
+    ];
+    for value in values.map(encoded) {
+        for path in [
+            format!("/events/user?userId={value}"),
+            format!("/events/organization?organizationId={value}"),
+            format!("/events/activity?organizationIds={value}"),
+            format!("/events/activity?organizationIds=o1&eventType={value}"),
+            format!("/events/activity?organizationIds=o1&userId={value}"),
+            format!("/events/activity?organizationIds=o1&identifier={value}"),
+        ] {
+            let answer = stand.get(ACME, &path).await;
+            let found = (&answer["total"], &answer["events"]);
+            assert_eq!(found, (&0.into(), &json!([])), "{path}");
+        }
+    }
+    // What stands beside it in a list is found.
+    let path = format!("/events/activity?organizationIds={long},o1");
+    assert_eq!(stand.get(ACME, &path).await["total"], 1);
 }

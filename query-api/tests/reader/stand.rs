@@ -26,6 +26,9 @@ use tower::ServiceExt;
 pub(crate) const ACME: &str = "acme";
 pub(crate) const OTHER: &str = "other";
 
+/// Whoever asks as this has a key of [`ACME`] that reaches one organization only.
+pub(crate) const O1_OF_ACME: &str = "acme-o1";
+
 /// Partitions of the topic.
 const PARTITIONS: u64 = 6;
 
@@ -89,8 +92,8 @@ pub(crate) fn key(of: &str) -> String {
 
 /// One test's database and API.
 pub(crate) struct Stand {
-    app: Router,
-    client: Client,
+    pub(crate) app: Router,
+    pub(crate) client: Client,
 }
 
 impl Stand {
@@ -112,6 +115,17 @@ impl Stand {
             fsync: false,
         };
         migrate(address, &options).await.unwrap();
+        Self::at(database, configure)
+    }
+
+    /// Another API on a database that is there.
+    pub(crate) fn at(database: &str, configure: impl FnOnce(&mut Config)) -> Self {
+        let address = Address {
+            url: &ENGINE,
+            database,
+            user: "",
+            password: "",
+        };
         let mut config = Config::load(None).unwrap();
         ENGINE.clone_into(&mut config.clickhouse.url);
         database.clone_into(&mut config.clickhouse.database);
@@ -229,7 +243,7 @@ pub(crate) fn app(config: &Config) -> Router {
     for (of, project, scope, organization) in [
         (ACME, ACME, Scope::Read, None),
         (OTHER, OTHER, Scope::Read, None),
-        ("acme-o1", ACME, Scope::Read, Some("o1")),
+        (O1_OF_ACME, ACME, Scope::Read, Some("o1")),
         ("acme-o2", ACME, Scope::Read, Some("o2")),
         ("other-o1", OTHER, Scope::Read, Some("o1")),
         ("writer", "writer", Scope::Write, None),
