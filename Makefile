@@ -1,7 +1,8 @@
 # The commands: `make run`, `make test`, `make test-long`, `make chaos`, `make fuzz`, and
 # `make bench-producer`, `bench-tail` and `bench-export`. They fetch what they need on first use.
 
-.PHONY: run test test-long chaos bench-producer bench-tail bench-export fuzz lint better-auth tools
+.PHONY: run test test-long chaos bench-producer bench-tail bench-export fuzz lint better-auth \
+	openapi-tools tools
 
 # The stack on this machine: Kafka, ClickHouse and the audit log, behind one address.
 run: tools
@@ -9,7 +10,7 @@ run: tools
 	exec target/debug/audit-local up
 
 # Everything, on a real Kafka, the real ClickHouse engine and a real Better Auth server.
-test: tools better-auth
+test: tools better-auth openapi-tools
 	cargo build --workspace --bins
 	cargo test --workspace --no-fail-fast
 	target/debug/audit-chaos --seed 102 --minutes 2.8 >/dev/null
@@ -62,6 +63,22 @@ tests/better-auth/node_modules/.package-lock.json: tests/better-auth/package-loc
 	cd tests/better-auth && npm ci --ignore-scripts --no-audit --no-fund
 	touch $@
 
+# What reads the document of the query API in the tests: a generator of clients, the driver of a
+# browser, and a fuzzer in an environment of its own, named as `schemathesis()` in
+# tests/e2e/openapi.rs names it.
+SCHEMATHESIS := .cache/schemathesis-$(shell sha256sum tests/openapi/requirements.txt | cut -c 1-16)
+
+openapi-tools: tests/openapi/node_modules/.package-lock.json $(SCHEMATHESIS)/bin/schemathesis
+
+tests/openapi/node_modules/.package-lock.json: tests/openapi/package-lock.json
+	cd tests/openapi && npm ci --ignore-scripts --no-audit --no-fund
+	touch $@
+
+$(SCHEMATHESIS)/bin/schemathesis: tests/openapi/requirements.txt
+	python3 -m venv $(SCHEMATHESIS)
+	$(SCHEMATHESIS)/bin/pip install --quiet --require-hashes --only-binary :all: --requirement $<
+	touch $@
+
 # One line per missing tool, and how to get it.
 tools:
 	@missing=0; \
@@ -73,4 +90,7 @@ tools:
 	need "Maven" "apt-get install maven" mvn --version; \
 	need "Node 20" "see https://nodejs.org" node -e 'process.exit(+(parseInt(process.versions.node) < 20))'; \
 	need "npm" "apt-get install npm" npm --version; \
+	need "Python 3.11" "apt-get install python3 python3-venv" \
+		python3 -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))'; \
+	need "Chromium" "apt-get install chromium" chromium --version; \
 	exit $$missing

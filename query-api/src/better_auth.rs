@@ -199,12 +199,16 @@ pub(crate) struct PluginEvent<'a> {
     /// An event never changes.
     updated_at: String,
     age_in_minutes: i64,
+    #[schemars(with = "IpAddr")]
     #[serde(skip_serializing_if = "Option::is_none")]
     ip_address: Option<IpAddr>,
+    #[schemars(with = "String")]
     #[serde(skip_serializing_if = "Option::is_none")]
     city: Option<&'a str>,
+    #[schemars(with = "String")]
     #[serde(skip_serializing_if = "Option::is_none")]
     country: Option<&'a str>,
+    #[schemars(with = "String")]
     #[serde(skip_serializing_if = "Option::is_none")]
     country_code: Option<&'a str>,
 }

@@ -237,11 +237,11 @@ impl Filter {
     }
 }
 
-/// Whether every value says something; those of a list are trimmed.
+/// Whether every value says something; a list of nothing but commas and blanks does not.
 fn says_something(name: &str, is_list: bool, given: &[String]) -> Result<(), ApiError> {
     let says_nothing = |value: &String| {
         if is_list {
-            value.trim().is_empty()
+            value.split(',').all(|one| one.trim().is_empty())
         } else {
             value.is_empty()
         }

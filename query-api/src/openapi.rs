@@ -41,7 +41,7 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 
 /// The routes of the document and its page; they need no key.
 pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    let page = Router::from(SwaggerUi::new(PAGE).config(Config::from(DOCUMENT)));
+    let page = Router::from(SwaggerUi::new(PAGE).config(Config::from(DOCUMENT).use_base_layout()));
     Router::new()
         .route(DOCUMENT, get(get_document))
         .merge(page.layer(from_fn(with_policy)))
@@ -92,7 +92,6 @@ fn document() -> Value {
     let paths = paths::all(&mut generator);
     json!({
         "openapi": "3.1.0",
-        "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
         "info": {
             "title": "Audit log: query API",
             "version": env!("CARGO_PKG_VERSION"),

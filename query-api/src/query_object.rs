@@ -1,14 +1,24 @@
 //! A question as a JSON object: the parameters of the query string, as members.
 //!
-//! A member is a text, a number, a boolean, or a list of those for what may be given several
-//! times; `null` is as good as none. Beside the parameters it takes the objects `user` and
-//! `session` as an auth server holds them: `userId` comes before `user.id` before
-//! `session.user.id`, and what else is in them does not matter.
+//! A member is a text, or a list of texts for what may be given several times; `null` is as good as
+//! none. Numbers are what a parameter counts or a time is, and numbers and booleans what event data
+//! may hold. The objects `data` and `not.data` hold paths and their values, so that a type can be
+//! written for them: `{"data": {"loginMethod": "passkey"}}` is `{"data.loginMethod": "passkey"}`.
+//!
+//! Beside the parameters it takes the objects `user` and `session` as an auth server holds them:
+//! `userId` comes before `user.id` before `session.user.id`, and what else is in them does not
+//! matter.
 
 use audit_service::ApiError;
 use serde_json::{Map, Value};
 
+use crate::filter::NOT;
+use crate::filter::field::DATA;
 use crate::query_string::{QueryString, echo};
+
+/// The members that are numbers, and those that may be.
+const COUNTS: [&str; 2] = ["limit", "offset"];
+const TIMES: [&str; 2] = ["from", "to"];
 
 /// The parameters that `body` stands for.
 pub(crate) fn parse(body: &[u8]) -> Result<QueryString, ApiError> {
@@ -31,30 +41,61 @@ pub(crate) fn parse(body: &[u8]) -> Result<QueryString, ApiError> {
     if let (false, Some(id)) = (named, of_user.or(of_session)) {
         pairs.push(("userId".to_owned(), id));
     }
-    for (name, value) in object {
-        let values = match value {
-            Value::Array(values) if values.is_empty() => {
-                let reason = "is an empty list; leave it out or give it a value";
-                return Err(ApiError::invalid(echo(&name), reason));
+    for prefix in [DATA.to_owned(), format!("{NOT}{DATA}")] {
+        let name = prefix.trim_end_matches('.');
+        let places = match object.remove(name) {
+            None | Some(Value::Null) => continue,
+            Some(Value::Object(places)) => places,
+            Some(_) => {
+                let reason = "must be an object of paths and their values";
+                return Err(ApiError::invalid(name.to_owned(), reason));
             }
-            Value::Array(values) => values,
-            Value::Null => continue,
-            value => vec![value],
         };
-        for value in values {
-            let text = match value {
-                Value::String(text) => text,
-                Value::Number(number) => number.to_string(),
-                Value::Bool(word) => word.to_string(),
-                Value::Null | Value::Array(_) | Value::Object(_) => {
-                    let reason = "must be a text, a number, a boolean, or a list of those";
-                    return Err(ApiError::invalid(echo(&name), reason));
-                }
-            };
-            pairs.push((name.clone(), text));
+        for (path, value) in places {
+            take(&mut pairs, &format!("{prefix}{path}"), value)?;
         }
     }
+    for (name, value) in object {
+        take(&mut pairs, &name, value)?;
+    }
     Ok(QueryString::of(pairs))
+}
+
+/// Takes the values of one parameter.
+fn take(pairs: &mut Vec<(String, String)>, name: &str, value: Value) -> Result<(), ApiError> {
+    let values = match value {
+        Value::Array(values) if values.is_empty() => {
+            let reason = "is an empty list; leave it out or give it a value";
+            return Err(ApiError::invalid(echo(name), reason));
+        }
+        Value::Array(values) => values,
+        Value::Null => return Ok(()),
+        value => vec![value],
+    };
+    for value in values {
+        let text = text(name, &value).map_err(|reason| ApiError::invalid(echo(name), reason))?;
+        pairs.push((name.to_owned(), text));
+    }
+    Ok(())
+}
+
+/// A value as the query string has it, or why it is none.
+fn text(name: &str, value: &Value) -> Result<String, &'static str> {
+    let is_data = name.strip_prefix(NOT).unwrap_or(name).starts_with(DATA);
+    let is_count = COUNTS.contains(&name);
+    match value {
+        Value::String(text) if !is_count => Ok(text.clone()),
+        Value::Number(number) if is_data => Ok(number.to_string()),
+        // To JSON Schema 10.0 is a whole number.
+        Value::Number(number) if is_count || TIMES.contains(&name) => {
+            let text = number.to_string();
+            Ok(text.strip_suffix(".0").unwrap_or(&text).to_owned())
+        }
+        Value::Bool(word) if is_data => Ok(word.to_string()),
+        _ if is_count => Err("must be a number"),
+        _ if is_data => Err("must be a text, a number, a boolean, or a list of those"),
+        _ => Err("must be a text or a list of texts"),
+    }
 }
 
 /// The id in a user object; `None` if there is no object.
@@ -62,7 +103,7 @@ fn id_of(user: &Value, path: &'static str) -> Result<Option<String>, ApiError> {
     match user {
         Value::Null => Ok(None),
         Value::Object(user) => match user.get("id") {
-            Some(Value::String(id)) => Ok(Some(id.clone())),
+            Some(Value::String(id)) if !id.is_empty() => Ok(Some(id.clone())),
             _ => Err(missing(path)),
         },
         _ => Err(ApiError::invalid(path, "is missing: its user is no object")),
@@ -104,6 +145,20 @@ mod tests {
     }
 
     #[test]
+    fn members_may_be_what_json_has_and_a_query_string_has_not() {
+        let body = r#"{"data": {"attempt": [1, 2], "a.b": "x"}, "not.data": {"isNewUser": true},
+            "data.c": "y", "from": 1700000000000, "limit": 10.0}"#;
+        let mut query = parsed(body).unwrap();
+        assert_eq!(query.take_all("data.attempt"), ["1", "2"]);
+        assert_eq!(query.take_all("data.a.b"), ["x"]);
+        assert_eq!(query.take_all("not.data.isNewUser"), ["true"]);
+        assert_eq!(query.take_all("data.c"), ["y"]);
+        assert_eq!(query.take_all("from"), ["1700000000000"]);
+        assert_eq!(query.take_all("limit"), ["10"]);
+        assert_eq!(query.rest(), None);
+    }
+
+    #[test]
     fn the_user_is_named_before_the_sessions_user() {
         let session = r#""session": {"session": {"token": "t"}, "user": {"id": "s", "name": "n"}}"#;
         assert_eq!(
@@ -136,6 +191,11 @@ mod tests {
             r#"{"userId": []}"#,
             r#"{"userId": [null]}"#,
             r#"{"userId": {"eq": "u"}}"#,
+            r#"{"userId": 7}"#,
+            r#"{"user": {"id": ""}}"#,
+            r#"{"limit": "10"}"#,
+            r#"{"data": "loginMethod"}"#,
+            r#"{"not.data": {"a": {"b": 1}}}"#,
         ]
         .into_iter()
         .map(|body| parsed(body).map(drop).unwrap_err())

@@ -180,6 +180,7 @@ pub(crate) struct BucketCount {
     /// How many events were created in it, within `from` and `to`.
     count: u64,
     /// How many of them have each of `values`; what is missing to `count` has other values.
+    #[schemars(with = "BTreeMap<String, u64>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     values: Option<BTreeMap<String, u64>>,
 }

@@ -25,6 +25,7 @@ mod kafka_security;
 mod live;
 mod local_stack;
 mod offsets_by_hand;
+mod openapi;
 mod reading;
 mod reads;
 mod recipes;
@@ -146,6 +147,9 @@ fn trials(stack: &Arc<Option<Stack>>) -> Vec<Trial> {
         isolation::a_project_sees_only_its_own_events,
         reading::a_walk_by_cursor_sees_each_event_once_while_others_arrive,
         reading::an_event_is_found_under_both_its_names,
+        openapi::the_document_makes_a_typed_client,
+        openapi::schemathesis_finds_nothing,
+        openapi::the_reference_page_shows_every_operation_without_asking_anybody_else,
         reads::reads_are_events_of_the_log_and_refused_ones_are_not,
         reads::a_file_taken_away_while_kafka_is_away_is_recorded_once_it_is_back,
         live::a_live_reader_sees_every_event_once_across_deaths,

@@ -10,8 +10,9 @@ use super::time::Bound;
 use super::{Condition, Test};
 use crate::query_string::{echo, no_word};
 
-/// Longest value of a filter, in bytes.
-const MAX_VALUE_BYTES: usize = 1_024;
+/// Longest value of a filter, and longest path into event data, in characters: what the document
+/// can say.
+pub(crate) const MAX_CHARS: usize = 1_024;
 
 /// Most values of one filter.
 const MAX_VALUES: usize = 1_000;
@@ -269,7 +270,7 @@ pub(crate) fn data_condition(
 ) -> Result<Condition, ApiError> {
     let name = parameter(&format!("{DATA}{path}"), excluded);
     let keys: Vec<_> = path.split('.').map(str::to_owned).collect();
-    if keys.len() > MAX_PATH || keys.iter().any(String::is_empty) || path.len() > MAX_VALUE_BYTES {
+    if keys.len() > MAX_PATH || keys.iter().any(String::is_empty) || is_long(path) {
         let reason = format!("is no path; write 1 to {MAX_PATH} keys with a dot between them");
         return Err(ApiError::invalid(shown(&name), reason));
     }
@@ -296,11 +297,15 @@ fn shown(name: &str) -> String {
 /// The values without those that are empty, in one order, if they are not too many or too long.
 fn bounded(name: &str, values: Vec<String>, most: usize) -> Result<Vec<String>, ApiError> {
     few(name, &values, most)?;
-    if values.iter().any(|value| value.len() > MAX_VALUE_BYTES) {
-        let reason = format!("a value may have at most {MAX_VALUE_BYTES} bytes");
+    if values.iter().any(|value| is_long(value)) {
+        let reason = format!("a value may have at most {MAX_CHARS} characters");
         return Err(ApiError::invalid(shown(name), reason));
     }
     Ok(sorted(values.into_iter().filter(|value| !value.is_empty())))
+}
+
+fn is_long(text: &str) -> bool {
+    text.chars().count() > MAX_CHARS
 }
 
 fn few(name: &str, values: &[String], most: usize) -> Result<(), ApiError> {

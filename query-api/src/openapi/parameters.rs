@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::audit_logs::{DEFAULT_LIMIT, LIMITS};
 use crate::export::Format;
 use crate::filter::NOT;
-use crate::filter::field::{DATA, FIELDS, Field};
+use crate::filter::field::{DATA, FIELDS, Field, MAX_CHARS};
 use crate::reader::By;
 use crate::stats::{Bucket, DEFAULT_TOP, MAX_TOP};
 
@@ -57,7 +57,9 @@ fn of_field(field: &Field, excluded: bool) -> Value {
 fn schema(field: &Field) -> (Value, bool) {
     let value = match field.words() {
         Some(words) => json!({ "type": "string", "enum": words }),
-        None => json!({ "type": "string", "minLength": 1, "maxLength": 1024 }),
+        // Something between commas.
+        None if field.is_list() => json!({ "type": "string", "pattern": r"[^\s,]" }),
+        None => json!({ "type": "string", "minLength": 1, "maxLength": MAX_CHARS }),
     };
     if field.can_exclude() {
         (
@@ -89,8 +91,10 @@ fn of_data(name: &str, not: &str, condition: &str) -> Value {
         "schema": {
             "type": "object",
             "propertyNames": { "pattern": pattern },
-            "additionalProperties": { "type": "string", "minLength": 1 },
+            "additionalProperties": { "type": "string", "minLength": 1, "maxLength": MAX_CHARS },
         },
+        // A page that makes an example up would send it.
+        "example": {},
     })
 }
 
@@ -192,18 +196,42 @@ pub(super) fn of_plugin(names: &[(&str, &str)]) -> Vec<Value> {
 /// The parameters as members of an object, for those that are posted.
 pub(super) fn as_members(parameters: &[Value]) -> Map<String, Value> {
     let named = parameters.iter().filter_map(|parameter| {
-        let name = parameter["name"].as_str()?;
-        let free = parameter["schema"]["type"] == "object";
-        (!free).then(|| {
-            let mut schema = parameter["schema"].clone();
-            if schema["type"] == "array" {
-                schema = json!({ "anyOf": [schema["items"], schema] });
-            }
-            schema["description"] = parameter["description"].clone();
-            (name.to_owned(), schema)
-        })
+        let (name, schema) = (parameter["name"].as_str()?, &parameter["schema"]);
+        let mut member = match (name, schema["type"].as_str()?) {
+            (_, "object") => places(),
+            (_, "array") => or_null(&[schema["items"].clone(), schema.clone()]),
+            ("from" | "to", _) => or_null(&[schema.clone(), json!({ "type": "integer" })]),
+            _ => or_null(std::slice::from_ref(schema)),
+        };
+        member["description"] = if schema["type"] == "object" {
+            "paths into the event data, and the values that are meant.".into()
+        } else {
+            parameter["description"].clone()
+        };
+        Some((name.to_owned(), member))
     });
     named.collect()
+}
+
+/// Places in the event data, as a member.
+fn places() -> Value {
+    let value = json!({ "anyOf": [
+        { "type": "string", "minLength": 1, "maxLength": MAX_CHARS },
+        { "type": ["number", "boolean"] },
+    ]});
+    let values = json!({ "type": "array", "items": value, "minItems": 1 });
+    let places = json!({
+        "type": "object",
+        "propertyNames": { "pattern": r"^[^.]+(\.[^.]+){0,7}$" },
+        "additionalProperties": or_null(&[value, values]),
+    });
+    or_null(&[places])
+}
+
+/// One of the schemas, or null.
+pub(super) fn or_null(schemas: &[Value]) -> Value {
+    let any = [schemas, &[json!({ "type": "null" })]].concat();
+    json!({ "anyOf": any })
 }
 
 fn order() -> Value {

@@ -23,21 +23,16 @@ pub(super) fn all(schemas: &mut SchemaGenerator) -> Value {
     let and = |more: Vec<Value>| [takes::references(), more].concat();
     let page = takes::of_page(MAX_OFFSET);
     let mut members = takes::as_members(&[takes::of_filter(), page.clone()].concat());
-    let id = json!({
-        "type": ["object", "null"],
-        "required": ["id"],
-        "properties": { "id": { "type": "string", "pattern": r"\S" } },
-    });
-    members.insert("user".to_owned(), id.clone());
-    members.insert(
-        "session".to_owned(),
-        json!({ "type": ["object", "null"], "required": ["user"], "properties": { "user": id } }),
-    );
+    let with = |name: &str, schema: &Value| json!({ "type": "object", "required": [name], "properties": { name: schema } });
+    let user = with("id", &json!({ "type": "string", "minLength": 1 }));
+    let session = with("user", &user);
+    members.insert("user".to_owned(), takes::or_null(&[user]));
+    members.insert("session".to_owned(), takes::or_null(&[session]));
     let question = json!({
         "type": "object",
         "properties": members,
-        "patternProperties": { r"^(not\.)?data\.": { "type": ["string", "number", "boolean"] } },
         "additionalProperties": false,
+        "examples": [{ "userId": ["u1", "u2"], "limit": 10 }],
     });
     json!({
         "/v1/audit-logs": { "get": operation(
@@ -71,7 +66,7 @@ pub(super) fn all(schemas: &mut SchemaGenerator) -> Value {
         )},
         "/v1/audit-logs/stats": { "get": operation(
             "count_audit_logs",
-            "How many events there are in each stretch of time from `from` (a day before `to` if \
+            "How many events there are in each stretch of time, from `from` (a day before `to` if \
              not given) to `to` (now), and of the most frequent values of a field",
             &and(takes::of_stats()),
             &answer::<Stats>(schemas),
@@ -138,6 +133,8 @@ fn operation(id: &str, summary: &str, parameters: &[Value], answered: &Value) ->
             "400": refused("A part of the request is wrong; the message names it."),
             "401": refused("There is no key, or nobody knows it."),
             "403": refused("The key may not read."),
+            "414": { "description": "The address has more than 65534 bytes. No body says so." },
+            "431": { "description": "The head of the request is too large. No body says so." },
             "422": refused("The query needs more time or memory than one request may."),
             "429": refused("The key, or all together, asked too often; again after `Retry-After`."),
             "503": refused("The events cannot be read at the moment; again after `Retry-After`."),

@@ -16,7 +16,7 @@ use crate::stand::encoded;
 mod data;
 mod network;
 
-/// The longest value, or piece of one between commas, in bytes.
+/// The longest value, or piece of one between commas, in characters.
 const MAX_VALUE_LEN: usize = 1_024;
 
 /// The most values, or pieces, of one parameter.
@@ -145,7 +145,9 @@ fn tests(name: &str, values: &[&str]) -> Result<Vec<Test>, Invalid> {
     } else {
         values
     };
-    let too_long = values.iter().any(|value| value.len() > MAX_VALUE_LEN);
+    let too_long = values
+        .iter()
+        .any(|value| value.chars().count() > MAX_VALUE_LEN);
     if too_long || values.len() > MAX_VALUES {
         return Err(Invalid);
     }
@@ -175,9 +177,13 @@ fn tests(name: &str, values: &[&str]) -> Result<Vec<Test>, Invalid> {
     }
 }
 
+fn is_blank(value: &str) -> bool {
+    value.split(',').all(|piece| piece.trim().is_empty())
+}
+
 /// The pieces between the commas, without blanks around them; empty ones are dropped.
 fn pieces<'a>(values: &[&'a str]) -> Result<Vec<&'a str>, Invalid> {
-    if values.iter().any(|value| value.trim().is_empty()) {
+    if values.iter().any(|value| is_blank(value)) {
         return Err(Invalid);
     }
     let pieces: Vec<_> = values
