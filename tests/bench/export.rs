@@ -65,8 +65,12 @@ const KINDS: [Kind; 5] = [
     kind!("ndjson zstd", "ndjson", "zstd", ""),
 ];
 
-/// Makes a table of so many events, and files of it.
-pub(crate) async fn measure(rows: u64, logs: PathBuf) -> anyhow::Result<Report> {
+/// Makes a table of so many events, and files of it: of all kinds, or of one format.
+pub(crate) async fn measure(
+    rows: u64,
+    format: Option<&str>,
+    logs: PathBuf,
+) -> anyhow::Result<Report> {
     let mut kafka = Server::kafka(&logs)?;
     kafka.run().await.context("Kafka")?;
     let world = World::on([&kafka.address(), ""], "bench", logs)?;
@@ -91,7 +95,8 @@ pub(crate) async fn measure(rows: u64, logs: PathBuf) -> anyhow::Result<Report> 
         "RSS": "of the query API: before each file, and its peak until the end of it",
         "beside": "engine, query API and client share the cores",
     }));
-    for kind in &KINDS {
+    let wanted = |kind: &&Kind| format.is_none_or(|format| format == kind.format);
+    for kind in KINDS.iter().filter(wanted) {
         eprintln!("{} {}", kind.format, kind.packed);
         let [before, peak, slow_before, slow_peak] = kind.peaks;
         report.add(before, "MiB", mebibytes(api.process.resident()?));

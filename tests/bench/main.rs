@@ -55,6 +55,9 @@ enum Bench {
         /// How many events the table has.
         #[arg(long, default_value_t = 10_000_000)]
         rows: u64,
+        /// Only files of this format.
+        #[arg(long)]
+        format: Option<String>,
     },
 }
 
@@ -72,7 +75,7 @@ fn main() -> anyhow::Result<()> {
         match bench {
             Bench::Producer { runs, seconds } => publish(runs, seconds, logs).await,
             Bench::Tail { events, rate } => tail::measure(events, rate, logs).await,
-            Bench::Export { rows } => export::measure(rows, logs).await,
+            Bench::Export { rows, format } => export::measure(rows, format.as_deref(), logs).await,
         }
     })?;
     eprint!("{}", report.table());
