@@ -138,7 +138,7 @@ pub(crate) async fn get_audit_log(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    let question = [("id".to_owned(), id.as_str().into())];
+    let question = [("id".to_owned(), vec![id.as_str()].into())];
     let question = question.into_iter().collect();
     let filter = Filter::new(caller.reach.clone()).with(&ID, vec![id]);
     // What is no id is the id of no event.

@@ -29,7 +29,7 @@ struct Limits {
 }
 
 const LIMITS: Limits = Limits {
-    rows: 50_000,
+    rows: 15_000,
     text_bytes: 32 * 1024 * 1024,
 };
 
