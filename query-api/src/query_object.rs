@@ -52,29 +52,29 @@ pub(crate) fn parse(body: &[u8]) -> Result<QueryString, ApiError> {
             }
         };
         for (path, value) in places {
-            take(&mut pairs, format!("{prefix}{path}"), value)?;
+            take(&mut pairs, &format!("{prefix}{path}"), value)?;
         }
     }
     for (name, value) in object {
-        take(&mut pairs, name, value)?;
+        take(&mut pairs, &name, value)?;
     }
     Ok(QueryString::of(pairs))
 }
 
 /// Takes the values of one parameter.
-fn take(pairs: &mut Vec<(String, String)>, name: String, value: Value) -> Result<(), ApiError> {
+fn take(pairs: &mut Vec<(String, String)>, name: &str, value: Value) -> Result<(), ApiError> {
     let values = match value {
         Value::Array(values) if values.is_empty() => {
             let reason = "is an empty list; leave it out or give it a value";
-            return Err(ApiError::invalid(echo(&name), reason));
+            return Err(ApiError::invalid(echo(name), reason));
         }
         Value::Array(values) => values,
         Value::Null => return Ok(()),
         value => vec![value],
     };
     for value in values {
-        let text = text(&name, &value).map_err(|reason| ApiError::invalid(echo(&name), reason))?;
-        pairs.push((name.clone(), text));
+        let text = text(name, &value).map_err(|reason| ApiError::invalid(echo(name), reason))?;
+        pairs.push((name.to_owned(), text));
     }
     Ok(())
 }

@@ -144,11 +144,8 @@ fn schemathesis() -> anyhow::Result<PathBuf> {
     let hash = Sha256::digest(std::fs::read(
         root().join("tests/openapi/requirements.txt"),
     )?);
-    let hash: String = hash
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let start = hash.first_chunk().context("a hash")?;
+    let hash = format!("{:016x}", u64::from_be_bytes(*start));
     let program = root().join(format!(".cache/schemathesis-{hash}/bin/schemathesis"));
     ensure!(
         program.is_file(),
