@@ -1,7 +1,8 @@
-# The commands: `make run`, `make test`, `make test-long`, `make chaos`, `make bench-producer` and `make fuzz`. They fetch
-# what they need on first use.
+# The commands: `make run`, `make test`, `make test-long`, `make chaos`, `make fuzz`, and
+# `make bench-producer`, `bench-tail` and `bench-export`. They fetch what they need on first use.
 
-.PHONY: run test test-long chaos bench-producer fuzz lint better-auth openapi-tools tools
+.PHONY: run test test-long chaos bench-producer bench-tail bench-export fuzz lint better-auth \
+	openapi-tools tools
 
 # The stack on this machine: Kafka, ClickHouse and the audit log, behind one address.
 run: tools
@@ -30,7 +31,18 @@ chaos: tools
 # What publishing costs, on this machine; one JSON document on stdout.
 bench-producer: tools
 	cargo build --release --package audit-tests --package audit-ingest --package audit-local --bins
-	target/release/audit-bench
+	target/release/audit-bench producer
+
+# How far behind live readers are, on this machine; one JSON document on stdout.
+bench-tail: tools
+	cargo build --release --workspace --bins
+	target/release/audit-bench tail
+
+# Files of a table of ROWS events: how fast they come, and the memory they take meanwhile.
+ROWS ?= 10000000
+bench-export: tools
+	cargo build --release --workspace --bins
+	target/release/audit-bench export --rows $(ROWS)
 
 # A million arbitrary inputs each for what reads foreign bytes: the spool, and bodies of requests.
 fuzz:

@@ -8,8 +8,7 @@ use serde_json::{Value, json};
 
 /// All figures, by name.
 pub(crate) struct Report {
-    runs: usize,
-    seconds: u64,
+    work: Value,
     figures: BTreeMap<&'static str, Figure>,
 }
 
@@ -42,10 +41,10 @@ impl Figure {
 }
 
 impl Report {
-    pub(crate) fn new(runs: usize, seconds: u64) -> Self {
+    /// No figures yet; `work` says what they will be of.
+    pub(crate) fn new(work: Value) -> Self {
         Self {
-            runs,
-            seconds,
+            work,
             figures: BTreeMap::new(),
         }
     }
@@ -97,13 +96,7 @@ impl Report {
                 "memory": memory.map(str::trim),
             },
             "versions": { "audit": env!("CARGO_PKG_VERSION"), "librdkafka": librdkafka },
-            "work": {
-                "runs": self.runs,
-                "seconds": self.seconds,
-                "events": "types, keys and data of a Better Auth server",
-                "http": "256 connections for single events, 8 for batches of 1,000",
-                "beside": "broker, ingest and load share the cores",
-            },
+            "work": self.work,
             "figures": figures,
         }))
     }

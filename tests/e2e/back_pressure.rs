@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
-use audit_tests::process::Process;
+use anyhow::ensure;
 use audit_tests::world::World;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
@@ -31,7 +30,7 @@ pub(crate) async fn a_clickhouse_that_stands_still_costs_neither_memory_nor_part
     let consumer = world.consumer().await?;
     let mut ids = world.publish(1000).await?;
     world.holds_exactly(&ids).await?;
-    let at_rest = resident(&consumer)?;
+    let at_rest = consumer.resident()?;
 
     engine.process()?.freeze()?;
     let (mut published, started) = (0_u64, Instant::now());
@@ -39,7 +38,7 @@ pub(crate) async fn a_clickhouse_that_stands_still_costs_neither_memory_nor_part
         ids.extend(world.publish(2000).await?);
         published += large_records(&world, 16)?;
     }
-    let held = resident(&consumer)?.saturating_sub(at_rest);
+    let held = consumer.resident()?.saturating_sub(at_rest);
     ensure!(
         held < HELD,
         "{held} bytes are held of {published} published"
@@ -49,7 +48,7 @@ pub(crate) async fn a_clickhouse_that_stands_still_costs_neither_memory_nor_part
     world.ends_with(&ids).await?;
     let given_away = consumer.printed().contains("partition handed back");
     ensure!(!given_away, "a partition was given away");
-    let held = peak(&consumer)?.saturating_sub(at_rest);
+    let held = consumer.peak()?.saturating_sub(at_rest);
     ensure!(held < HELD, "{held} bytes were held when it caught up");
     Ok(())
 }
@@ -65,22 +64,4 @@ fn large_records(world: &World, records: usize) -> anyhow::Result<u64> {
     }
     producer.flush(Duration::from_secs(60))?;
     Ok(u64::try_from(records * large.len())?)
-}
-
-/// The memory a process has, in bytes.
-fn resident(process: &Process) -> anyhow::Result<u64> {
-    memory(process, "VmRSS:")
-}
-
-/// The most memory a process has had, in bytes.
-fn peak(process: &Process) -> anyhow::Result<u64> {
-    memory(process, "VmHWM:")
-}
-
-fn memory(process: &Process, what: &str) -> anyhow::Result<u64> {
-    let pid = process.id().as_raw_nonzero();
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix(what));
-    let kilobytes = line.and_then(|rest| rest.trim().strip_suffix(" kB"));
-    Ok(kilobytes.context("a size in /proc")?.parse::<u64>()? << 10)
 }

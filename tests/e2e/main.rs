@@ -5,6 +5,7 @@
 //! processes of a test are kept in `target/e2e/<test>/`.
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::indexing_slicing,
     reason = "a test fails by panicking"
 )]
@@ -21,6 +22,7 @@ mod freshness;
 mod isolation;
 mod kafka_faults;
 mod kafka_security;
+mod live;
 mod local_stack;
 mod offsets_by_hand;
 mod openapi;
@@ -150,6 +152,8 @@ fn trials(stack: &Arc<Option<Stack>>) -> Vec<Trial> {
         openapi::the_reference_page_shows_every_operation_without_asking_anybody_else,
         reads::reads_are_events_of_the_log_and_refused_ones_are_not,
         reads::a_file_taken_away_while_kafka_is_away_is_recorded_once_it_is_back,
+        live::a_live_reader_sees_every_event_once_across_deaths,
+        live::a_live_reader_that_stops_reading_is_cut_off_and_costs_no_memory,
         recipes::every_line_of_the_readme_about_reading_works,
         better_auth::a_real_better_auth_server_gets_its_events_back,
         local_stack::one_command_brings_up_a_stack_that_works,

@@ -144,8 +144,8 @@ fn schemathesis() -> anyhow::Result<PathBuf> {
     let hash = Sha256::digest(std::fs::read(
         root().join("tests/openapi/requirements.txt"),
     )?);
-    let start = hash.first_chunk().context("a hash")?;
-    let hash = format!("{:016x}", u64::from_be_bytes(*start));
+    let first = u64::from_be_bytes(hash[..8].try_into()?);
+    let hash = format!("{first:016x}");
     let program = root().join(format!(".cache/schemathesis-{hash}/bin/schemathesis"));
     ensure!(
         program.is_file(),

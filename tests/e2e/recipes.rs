@@ -91,8 +91,8 @@ impl Kitchen<'_> {
         let end = &lines.last().context("a last line")?["export"];
         ensure!(end["complete"] == true && end["events"] == events, "{end}");
         let file = std::fs::read(self.file())?;
-        let newlines = file.iter().filter(|byte| **byte == b'\n').count();
-        ensure!(newlines == events + 1, "{newlines} lines");
+        let lines = std::str::from_utf8(&file)?.lines().count();
+        ensure!(lines == events + 1, "{lines} lines");
         Ok(file)
     }
 

@@ -10,6 +10,7 @@
 pub mod clock;
 pub mod fault_proxy;
 pub mod kafka_proxy;
+pub mod live;
 pub mod process;
 pub mod secured_kafka;
 pub mod server;

@@ -124,6 +124,32 @@ impl Process {
         self.signal(Signal::CONT)
     }
 
+    /// The memory it has, in bytes.
+    pub fn resident(&self) -> anyhow::Result<u64> {
+        self.memory("VmRSS:")
+    }
+
+    /// The most memory it has had, in bytes.
+    pub fn peak(&self) -> anyhow::Result<u64> {
+        self.memory("VmHWM:")
+    }
+
+    /// From now on its peak is that of what comes.
+    pub fn forget_peak(&self) -> anyhow::Result<()> {
+        Ok(std::fs::write(self.proc("clear_refs"), "5")?)
+    }
+
+    fn memory(&self, what: &str) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(self.proc("status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(what));
+        let kilobytes = line.and_then(|rest| rest.trim().strip_suffix(" kB"));
+        Ok(kilobytes.context("a size in /proc")?.parse::<u64>()? << 10)
+    }
+
+    fn proc(&self, file: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/{file}", self.id().as_raw_nonzero()))
+    }
+
     /// How it ended, if it has.
     pub fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
         Ok(self.child.try_wait()?)
