@@ -89,7 +89,7 @@ pub(crate) async fn reads_are_events_of_the_log_and_refused_ones_are_not(
             "?userId=u1&userId=u2&limit=2",
             json!({"userId": ["u1", "u2"], "limit": ["2"]}),
         ),
-        ("get", &format!("/{id}"), json!({"id": id})),
+        ("get", &format!("/{id}"), json!({"id": [id]})),
         ("stats", "/stats?bucket=day", json!({"bucket": ["day"]})),
         (
             "tail",
