@@ -2,7 +2,7 @@
 # `make bench-producer`, `bench-tail` and `bench-export`. They fetch what they need on first use.
 
 .PHONY: run test test-long chaos bench-producer bench-tail bench-export fuzz lint better-auth \
-	openapi-tools tools
+	openapi-tools tools test-tools
 
 # The stack on this machine: Kafka, ClickHouse and the audit log, behind one address.
 run: tools
@@ -10,7 +10,7 @@ run: tools
 	exec target/debug/audit-local up
 
 # Everything, on a real Kafka, the real ClickHouse engine and a real Better Auth server.
-test: tools better-auth openapi-tools
+test: tools test-tools better-auth openapi-tools
 	cargo build --workspace --bins
 	cargo test --workspace --no-fail-fast
 	target/debug/audit-chaos --seed 102 --minutes 2.8 >/dev/null
@@ -79,10 +79,12 @@ $(SCHEMATHESIS)/bin/schemathesis: tests/openapi/requirements.txt
 	$(SCHEMATHESIS)/bin/pip install --quiet --require-hashes --only-binary :all: --requirement $<
 	touch $@
 
-# One line per missing tool, and how to get it.
+# One line per missing tool, and how to get it; `test-tools` are those that only the tests need.
+NEED := missing=0; \
+	need() { what=$$1; get=$$2; shift 2; "$$@" >/dev/null 2>&1 || { echo "$$what is missing: $$get" >&2; missing=1; }; };
+
 tools:
-	@missing=0; \
-	need() { what=$$1; get=$$2; shift 2; "$$@" >/dev/null 2>&1 || { echo "$$what is missing: $$get" >&2; missing=1; }; }; \
+	@$(NEED) \
 	need "Rust" "see https://rustup.rs" cargo --version; \
 	need "a C compiler" "apt-get install build-essential" cc --version; \
 	need "OpenSSL's headers" "apt-get install pkg-config libssl-dev" pkg-config --exists openssl; \
@@ -90,6 +92,10 @@ tools:
 	need "Maven" "apt-get install maven" mvn --version; \
 	need "Node 20" "see https://nodejs.org" node -e 'process.exit(+(parseInt(process.versions.node) < 20))'; \
 	need "npm" "apt-get install npm" npm --version; \
+	exit $$missing
+
+test-tools:
+	@$(NEED) \
 	need "Python 3.11" "apt-get install python3 python3-venv" \
 		python3 -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))'; \
 	need "Chromium" "apt-get install chromium" chromium --version; \

@@ -27,8 +27,8 @@ pub(crate) use buckets::Bucket;
 /// Parameters beside those of the filter.
 const PARAMETERS: [&str; 5] = ["bucket", "timeZone", "by", "top", "asOf"];
 
-/// Most stretches of time in one answer.
-pub(crate) const MAX_BUCKETS: usize = 1_000;
+/// Most stretches of time in one answer: a day has 1440 minutes.
+pub(crate) const MAX_BUCKETS: usize = 1_500;
 
 /// How many values are told apart, unless the request says otherwise; and the most.
 pub(crate) const DEFAULT_TOP: u64 = 10;
