@@ -27,9 +27,6 @@ def before_call(context, case, kwargs):
             continue
         for name in SEALED & parameters.keys():
             del parameters[name]
-        # A day of minutes, which the lack of `from` means, is more than there may be.
-        if parameters.get("bucket") == "minute":
-            parameters["from"] = SENTENCES["from"]
         for name, value in parameters.items():
             sentence = SENTENCES.get(name.removeprefix("not."))
             if sentence is not None and value is not None:
