@@ -1,5 +1,6 @@
 //! What keeps events from Kafka: said once, and once more when it is over.
 
+use std::mem::discriminant;
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::CheckError;
@@ -13,12 +14,7 @@ impl Trouble {
     /// is not covered up by brokers that do not answer.
     pub(crate) fn meet(&self, why: CheckError) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_news = match &*known {
-            None => true,
-            Some(known) if why.is_misconfigured() => *known != why,
-            Some(_) => false,
-        };
-        if !is_news {
+        if !is_news(known.as_ref(), &why) {
             return;
         }
         if why.is_misconfigured() {
@@ -41,5 +37,37 @@ impl Trouble {
     pub(crate) fn refusal(&self) -> Option<CheckError> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.clone().filter(CheckError::is_misconfigured)
+    }
+}
+
+/// Whether `why` has to be said after `known`.
+fn is_news(known: Option<&CheckError>, why: &CheckError) -> bool {
+    match known {
+        None => true,
+        // Not by its text: librdkafka adds how long it took and how often it was the same.
+        Some(known) if why.is_misconfigured() => discriminant(known) != discriminant(why),
+        Some(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_trouble_in_other_words_is_no_news() {
+        let refused = |after| CheckError::LoginRefused(format!("invalid password (after {after})"));
+        let away = CheckError::Unreachable("timed out".to_owned());
+        assert!(is_news(None, &away) && is_news(None, &refused("1ms")));
+        assert!(!is_news(
+            Some(&refused("1ms")),
+            &refused("2ms, 1 suppressed")
+        ));
+        assert!(is_news(Some(&away), &refused("1ms")));
+        assert!(!is_news(Some(&refused("1ms")), &away));
+        assert!(is_news(
+            Some(&refused("1ms")),
+            &CheckError::NotAllowed("write".to_owned())
+        ));
     }
 }
