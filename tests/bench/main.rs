@@ -8,11 +8,13 @@
     reason = "a benchmark fails by panicking"
 )]
 
+mod dataset;
 mod events;
 mod export;
 mod http;
 mod kafka;
 mod producer;
+mod reads;
 mod report;
 mod tail;
 
@@ -50,6 +52,18 @@ enum Bench {
         #[arg(long, default_value_t = 20)]
         rate: u32,
     },
+    /// First pages and totals of a year of events, by each filter.
+    Reads {
+        /// How many events the log has.
+        #[arg(long, default_value_t = 100_000_000)]
+        rows: u64,
+        /// How many questions are asked of each kind.
+        #[arg(long, default_value_t = 300)]
+        questions: u64,
+        /// Only questions whose name has this in it.
+        #[arg(long)]
+        only: Option<String>,
+    },
     /// Files of a large table: how fast they come, and the memory of the query API meanwhile.
     Export {
         /// How many events the table has.
@@ -75,6 +89,11 @@ fn main() -> anyhow::Result<()> {
         match bench {
             Bench::Producer { runs, seconds } => publish(runs, seconds, logs).await,
             Bench::Tail { events, rate } => tail::measure(events, rate, logs).await,
+            Bench::Reads {
+                rows,
+                questions,
+                only,
+            } => reads::measure(rows, questions, only.as_deref(), logs).await,
             Bench::Export { rows, format } => export::measure(rows, format.as_deref(), logs).await,
         }
     })?;

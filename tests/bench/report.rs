@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 /// All figures, by name.
 pub(crate) struct Report {
     work: Value,
-    figures: BTreeMap<&'static str, Figure>,
+    figures: BTreeMap<String, Figure>,
 }
 
 struct Figure {
@@ -50,8 +50,8 @@ impl Report {
     }
 
     /// Adds what one run found.
-    pub(crate) fn add(&mut self, name: &'static str, unit: &'static str, value: f64) {
-        let figure = self.figures.entry(name).or_insert(Figure {
+    pub(crate) fn add(&mut self, name: impl Into<String>, unit: &'static str, value: f64) {
+        let figure = self.figures.entry(name.into()).or_insert(Figure {
             unit,
             of_runs: Vec::new(),
         });

@@ -24,13 +24,23 @@ pub struct Server {
     port: u16,
     // The process ends before the folder of its data.
     process: Option<Process>,
-    data: tempfile::TempDir,
+    data: PathBuf,
+    /// Removed in the end.
+    _own: tempfile::TempDir,
 }
 
 impl Server {
     /// An engine that is still to be started.
     pub fn engine(world: &World) -> anyhow::Result<Self> {
         Self::new("engine", world.logs())
+    }
+
+    /// The same on data in `folder`, which stays.
+    pub fn engine_on(world: &World, folder: &Path) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        let mut engine = Self::engine(world)?;
+        folder.clone_into(&mut engine.data);
+        Ok(engine)
     }
 
     /// A broker that is still to be started, with its logs in `logs`.
@@ -40,6 +50,7 @@ impl Server {
 
     fn new(what: &'static str, logs: &Path) -> anyhow::Result<Self> {
         std::fs::create_dir_all(logs)?;
+        let own = tempfile::tempdir()?;
         Ok(Self {
             what,
             arguments: Vec::new(),
@@ -49,7 +60,8 @@ impl Server {
             starts: 0,
             port: free_port()?,
             process: None,
-            data: tempfile::tempdir()?,
+            data: own.path().to_owned(),
+            _own: own,
         })
     }
 
@@ -65,7 +77,7 @@ impl Server {
 
     /// The folder of its data.
     pub fn data(&self) -> &Path {
-        self.data.path()
+        &self.data
     }
 
     /// The running process.
@@ -78,7 +90,7 @@ impl Server {
     /// Starts it, without waiting for it to answer.
     pub fn start(&mut self) -> anyhow::Result<()> {
         let mut arguments = vec![self.what.to_owned(), "--data".to_owned()];
-        arguments.push(self.data.path().display().to_string());
+        arguments.push(self.data.display().to_string());
         arguments.extend(match self.what {
             "engine" => ["--listen".to_owned(), self.address()],
             _ => ["--port".to_owned(), self.port.to_string()],
