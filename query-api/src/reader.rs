@@ -45,7 +45,7 @@ const IN_FROZEN_SET: &str = "source_offset < transform(\
 const BULK_PRIORITY: &str = "10";
 
 /// How old what live readers share may be.
-const SHARED_FOR: Duration = Duration::from_millis(200);
+const SHARED_FOR: Duration = Duration::from_millis(80);
 
 /// Reads from one ClickHouse.
 pub(crate) struct Reader {

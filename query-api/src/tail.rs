@@ -36,7 +36,7 @@ use crate::{QueryApi, metrics};
 pub(crate) const PARAMETERS: [&str; 2] = ["asOf", "lastEventId"];
 
 /// How often it is looked for events.
-const LOOK: Duration = Duration::from_millis(250);
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Most events of one partition in one look.
 const MOST: u64 = 200;

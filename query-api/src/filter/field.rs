@@ -210,7 +210,9 @@ impl Field {
             Values::List => given
                 .iter()
                 .flat_map(|list| list.split(','))
-                .map(|value| value.trim().to_owned())
+                .map(str::trim)
+                .filter(|value| !value.is_empty())
+                .map(str::to_owned)
                 .collect(),
         }
     }
@@ -272,7 +274,7 @@ pub(crate) fn data_condition(
     let keys: Vec<_> = path.split('.').map(str::to_owned).collect();
     if keys.len() > MAX_PATH || keys.iter().any(String::is_empty) || is_long(path) {
         let reason = format!("is no path; write 1 to {MAX_PATH} keys with a dot between them");
-        return Err(ApiError::invalid(shown(&name), reason));
+        return Err(ApiError::invalid(echo(&name), reason));
     }
     let values = bounded(&name, given, MAX_SOUGHT)?;
     let test = Test::Data { path: keys, values };
@@ -289,17 +291,12 @@ fn parameter(name: &str, excluded: bool) -> Cow<'static, str> {
     Cow::Owned(format!("{not}{name}"))
 }
 
-/// The start of a parameter's name, for a message.
-fn shown(name: &str) -> String {
-    echo(name)
-}
-
 /// The values without those that are empty, in one order, if they are not too many or too long.
 fn bounded(name: &str, values: Vec<String>, most: usize) -> Result<Vec<String>, ApiError> {
     few(name, &values, most)?;
     if values.iter().any(|value| is_long(value)) {
         let reason = format!("a value may have at most {MAX_CHARS} characters");
-        return Err(ApiError::invalid(shown(name), reason));
+        return Err(ApiError::invalid(echo(name), reason));
     }
     Ok(sorted(values.into_iter().filter(|value| !value.is_empty())))
 }
@@ -311,7 +308,7 @@ fn is_long(text: &str) -> bool {
 fn few(name: &str, values: &[String], most: usize) -> Result<(), ApiError> {
     if values.len() > most {
         let reason = format!("may have at most {most} values");
-        return Err(ApiError::invalid(shown(name), reason));
+        return Err(ApiError::invalid(echo(name), reason));
     }
     Ok(())
 }

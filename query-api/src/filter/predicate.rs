@@ -196,10 +196,30 @@ fn name(place: usize) -> String {
 
 /// The number that a text writes as JSON does.
 fn number(text: &str) -> Option<f64> {
-    let number: serde_json::Number = serde_json::from_str(text).ok()?;
-    let plain = !text.starts_with(|c: char| c.is_whitespace())
-        && !text.ends_with(|c: char| c.is_whitespace());
+    let blank = |c: char| c.is_whitespace();
+    if text.starts_with(blank) || text.ends_with(blank) {
+        return None;
+    }
+    // serde_json knows what a number is, but not always the double that is nearest to it.
+    serde_json::from_str::<serde_json::Number>(text).ok()?;
     // The engine compares bits here, and -0 is 0.
-    let number = number.as_f64().map(|number| number + 0.0);
-    number.filter(|number| plain && number.is_finite())
+    let number = text.parse::<f64>().ok()? + 0.0;
+    number.is_finite().then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_the_nearest_double_of_what_json_calls_a_number() {
+        assert_eq!(number("9007199254740993.0"), Some(9_007_199_254_740_992.0));
+        assert_eq!(number("1e3"), Some(1_000.0));
+        assert_eq!(number("-0").map(f64::to_bits), Some(0));
+        for text in [
+            "1e400", "01", "+1", "1.", ".5", "inf", "NaN", " 1", "1 ", "0x1", "", "1_0",
+        ] {
+            assert_eq!(number(text), None, "{text}");
+        }
+    }
 }

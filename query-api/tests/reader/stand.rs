@@ -130,6 +130,7 @@ impl Stand {
         ENGINE.clone_into(&mut config.clickhouse.url);
         database.clone_into(&mut config.clickhouse.database);
         config.rate_limit.requests = u32::MAX;
+        config.http.access_log = false;
         configure(&mut config);
         Self {
             app: app(&config),
