@@ -69,6 +69,12 @@ const TYPES: [(&str, &str, u64, &str); 10] = [
     ),
 ];
 
+/// The columns in the order in which the statement gives them.
+const COLUMNS: &str = "project_id, event_id, event_type, documented_type, event_key, \
+    event_display_name, user_id, organization_id, identifier, actor_id, actor_type, outcome, \
+    session_id, request_id, ip_address, city, country, country_code, user_agent, event_data, \
+    created_at, logged_at, source_incarnation, source_partition, source_offset, ingested_at";
+
 /// The statement that adds a month of `events / MONTHS` events to `table`.
 pub(crate) fn month(table: &str, number: u64, events: u64) -> String {
     let rows = events / MONTHS;
@@ -87,7 +93,7 @@ pub(crate) fn month(table: &str, number: u64, events: u64) -> String {
     };
     let hex = |value: &str| format!("leftPad(lower(hex({value})), 16, '0')");
     format!(
-        "INSERT INTO {table} WITH \
+        "INSERT INTO {table} ({COLUMNS}) WITH \
          number AS n, cityHash64(n, 1) AS h1, cityHash64(n, 2) AS h2, cityHash64(n, 3) AS h3, \
          cityHash64(n, 4) AS h4, h3 % 100 AS share, \
          toUInt32(exp(h1 / 18446744073709551616. * log(50000)) - 1) AS u, \
