@@ -64,8 +64,8 @@ tests/better-auth/node_modules/.package-lock.json: tests/better-auth/package-loc
 	touch $@
 
 # What reads the document of the query API in the tests: a generator of clients, the driver of a
-# browser, and a fuzzer in an environment of its own, named as `schemathesis()` in
-# tests/e2e/openapi.rs names it.
+# browser, and a fuzzer in an environment of its own, named as `python_of_schemathesis()`
+# in tests/e2e/openapi.rs names it.
 SCHEMATHESIS := .cache/schemathesis-$(shell sha256sum tests/openapi/requirements.txt | cut -c 1-16)
 
 openapi-tools: tests/openapi/node_modules/.package-lock.json $(SCHEMATHESIS)/bin/schemathesis

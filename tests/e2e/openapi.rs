@@ -139,29 +139,31 @@ pub(crate) async fn the_document_makes_a_typed_client(world: Arc<World>) -> anyh
     Ok(())
 }
 
-/// Where `make openapi-tools` has put this version of the fuzzer.
-fn schemathesis() -> anyhow::Result<PathBuf> {
+/// The Python for which `make openapi-tools` has installed this version of the fuzzer. The program
+/// that it installed beside it names the folder it was installed in, and a checkout may be moved.
+fn python_of_schemathesis() -> anyhow::Result<PathBuf> {
     let hash = Sha256::digest(std::fs::read(
         root().join("tests/openapi/requirements.txt"),
     )?);
     let first = u64::from_be_bytes(hash[..8].try_into()?);
     let hash = format!("{first:016x}");
-    let program = root().join(format!(".cache/schemathesis-{hash}/bin/schemathesis"));
+    let folder = root().join(format!(".cache/schemathesis-{hash}/bin"));
     ensure!(
-        program.is_file(),
-        "{} is not installed; `make openapi-tools` installs it",
-        program.display()
+        folder.join("schemathesis").is_file(),
+        "there is no fuzzer in {}; `make openapi-tools` installs it",
+        folder.display()
     );
-    Ok(program)
+    Ok(folder.join("python3"))
 }
 
 pub(crate) async fn schemathesis_finds_nothing(world: Arc<World>) -> anyhow::Result<()> {
-    let program = schemathesis()?;
+    let python = python_of_schemathesis()?;
     let api = Api::start(&world).await?;
     let folder = workshop(&world)?;
     let document = format!("{}/openapi.json", api.service.url);
-    let program = program.display().to_string();
-    let printed = api.run(&folder, &program, &["run", &document])?;
+    let python = python.display().to_string();
+    let fuzz = ["-m", "schemathesis.cli", "run", &document];
+    let printed = api.run(&folder, &python, &fuzz)?;
     std::fs::write(world.logs().join("schemathesis.log"), printed)?;
     Ok(())
 }
