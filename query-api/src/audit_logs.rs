@@ -108,12 +108,9 @@ async fn list(
             (page, cursor.walk)
         }
         Begin::Offset { offset, as_of } => {
-            let opened = api.frozen_as_of(as_of.as_deref(), filter.reach(), now)?;
+            let named = api.frozen_as_of(as_of.as_deref(), filter.reach(), now)?;
             let reading = api.reader().admit(caller).await?;
-            let set = match opened {
-                Some(set) => set,
-                None => reading.freeze().await?,
-            };
+            let set = reading.named_or_now(named).await?;
             let walk = Walk { set, total: None };
             let start = Start::Top(offset);
             let slice = Slice { start, limit };

@@ -36,7 +36,7 @@ pub(crate) use format::Format;
 use whole::{Part, Whole};
 
 /// Parameters beside those of the filter.
-pub(crate) const PARAMETERS: [&str; 4] = ["format", "order", "asOf", "after"];
+const PARAMETERS: [&str; 4] = ["format", "order", "asOf", "after"];
 
 /// The set that a file is of; sealed.
 const AS_OF: HeaderName = HeaderName::from_static("audit-as-of");
@@ -74,13 +74,10 @@ pub(crate) async fn export_audit_logs(
     Filter::refuse_rest(&query, &PARAMETERS)?;
 
     let now = Millis::from(Utc::now());
-    let opened = api.frozen_as_of(as_of.as_deref(), filter.reach(), now)?;
+    let named = api.frozen_as_of(as_of.as_deref(), filter.reach(), now)?;
     let place = api.streams().export()?;
     let turn = api.reader().turn().await?;
-    let set = match opened {
-        Some(set) => set,
-        None => turn.freeze().await?,
-    };
+    let set = turn.named_or_now(named).await?;
     let (behind, events) = match after {
         None => (None, 0),
         Some(position) => {

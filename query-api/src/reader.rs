@@ -5,8 +5,9 @@
 //! so much time, memory and rows, and ends when whoever asked leaves.
 //!
 //! Reads wait in two lanes. Pages and counts are short: so many read at once, and no more than some
-//! of one key; the others wait in the order they came, for a bounded time. Files and live readers take their turns in a lane of
-//! their own, one chunk a turn, at a lower priority: however many there are, a page finds a place.
+//! of one key; the others wait in the order they came, for a bounded time. Files and live readers
+//! take their turns in a lane of their own, one chunk a turn, at a lower priority: however many there
+//! are, a page finds a place.
 
 mod arrivals;
 mod counts;
@@ -170,6 +171,17 @@ impl Admitted<'_> {
     /// What is readable now.
     pub(crate) async fn freeze(&self) -> Result<FrozenSet, ApiError> {
         watermarks::freeze(self.client).await
+    }
+
+    /// The set that a request named, or what is readable now.
+    pub(crate) async fn named_or_now(
+        &self,
+        named: Option<FrozenSet>,
+    ) -> Result<FrozenSet, ApiError> {
+        match named {
+            Some(set) => Ok(set),
+            None => self.freeze().await,
+        }
     }
 
     /// A query for what `filter` matches in `set`, with `rest` behind its conditions.

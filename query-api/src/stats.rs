@@ -127,12 +127,9 @@ pub(crate) async fn count_audit_logs(
     Filter::refuse_rest(&query, &PARAMETERS)?;
 
     let now = Millis::from(Utc::now());
-    let opened = api.frozen_as_of(chart.as_of.as_deref(), filter.reach(), now)?;
+    let named = api.frozen_as_of(chart.as_of.as_deref(), filter.reach(), now)?;
     let reading = api.reader().admit(&caller).await?;
-    let set = match opened {
-        Some(set) => set,
-        None => reading.freeze().await?,
-    };
+    let set = reading.named_or_now(named).await?;
     let histogram = chart.histogram(&filter, &set)?;
     let counts = reading.counts(&filter, &set, &histogram).await?;
     let operation = "stats";

@@ -106,16 +106,10 @@ impl Admitted<'_> {
     ) -> Result<Counts, ApiError> {
         let begun = Instant::now();
         let values = match histogram.by {
-            Some((by, most)) if !set.ends.is_empty() => {
-                self.values(filter, set, histogram, by, most).await?
-            }
-            _ => Vec::new(),
+            Some((by, most)) => self.values(filter, set, histogram, by, most).await?,
+            None => Vec::new(),
         };
-        let rows = if set.ends.is_empty() {
-            Vec::new()
-        } else {
-            self.buckets(filter, set, histogram, &values).await?
-        };
+        let rows = self.buckets(filter, set, histogram, &values).await?;
         metrics::queried("counts", begun.elapsed());
         Ok(counts(histogram, values, &rows))
     }

@@ -142,9 +142,6 @@ impl Admitted<'_> {
         slice: Slice<'_>,
     ) -> Result<Page, ApiError> {
         let Walk { set, total } = walk;
-        if set.ends.is_empty() {
-            return Ok(page(Vec::new(), Total::Exactly(0), slice));
-        }
         let total = async {
             match total {
                 Some(total) => Ok(Total::Exactly(*total)),
@@ -152,8 +149,8 @@ impl Admitted<'_> {
             }
         };
         let rows = self.rows(filter, set, slice, u64::MAX);
-        let (rows, total) = tokio::try_join!(rows, total)?;
-        Ok(page(rows, total, slice))
+        let (found, total) = tokio::try_join!(rows, total)?;
+        Ok(page(found.rows, total, slice))
     }
 
     /// The next events of a walk, as many as `slice` says but no more than `bytes` of text by much.
@@ -164,17 +161,11 @@ impl Admitted<'_> {
         slice: Slice<'_>,
         bytes: u64,
     ) -> Result<Chunk, ApiError> {
-        if set.ends.is_empty() {
-            return Ok(Chunk {
-                rows: Vec::new(),
-                more: false,
-            });
-        }
-        let mut rows = self.rows(filter, set, slice, bytes).await?;
-        let full = rows.iter().map(text_bytes).sum::<u64>() >= bytes;
-        let more = full || count(&rows) > slice.limit;
-        rows.truncate(usize::try_from(slice.limit).unwrap_or(usize::MAX));
-        Ok(Chunk { rows, more })
+        let mut found = self.rows(filter, set, slice, bytes).await?;
+        found.more |= count(&found.rows) > slice.limit;
+        let limit = usize::try_from(slice.limit).unwrap_or(usize::MAX);
+        found.rows.truncate(limit);
+        Ok(found)
     }
 
     /// The row at a position, if `filter` matches it.
@@ -207,25 +198,22 @@ impl Admitted<'_> {
             Order::Descending => ">=",
             Order::Ascending => "<=",
         };
-        let rest = format!(
-            " AND created_at {than} fromUnixTimestamp64Milli({{place_time:Int64}}, 'UTC') \
-             AND ({}) {than} {GIVEN_PLACE}",
-            PLACE.join(", ")
-        );
-        let query = at(self.select("count() AS rows", filter, set, &rest), place);
+        let query = self.select("count() AS rows", filter, set, &beside_place(than));
+        let query = at(query, place);
         let count = query.fetch_one::<Count>().await.map_err(refusal)?;
         Ok(count.rows)
     }
 
-    /// Sorting by the whole place costs twice as much as by the key, and is needed only where
-    /// one id was reported twice.
+    /// The rows of [`page_query`](Self::page_query), as far as they have no more than `bytes` of
+    /// text by much; `more` if they have. Sorting by the whole place costs twice as much as by the
+    /// key, and is needed only where one id was reported twice.
     async fn rows(
         &self,
         filter: &Filter,
         set: &FrozenSet,
         slice: Slice<'_>,
         bytes: u64,
-    ) -> Result<Vec<EventRow>, ApiError> {
+    ) -> Result<Chunk, ApiError> {
         let begun = Instant::now();
         let by = async |parts| {
             let query = self.page_query(filter, set, slice, parts);
@@ -235,8 +223,8 @@ impl Admitted<'_> {
             // What is skipped is not seen.
             Start::Top(1..) => by(PLACE).await,
             _ => match by(KEY).await {
-                Ok(rows) if share_a_key(&rows) => by(PLACE).await,
-                rows => rows,
+                Ok(found) if share_a_key(&found.rows) => by(PLACE).await,
+                found => found,
             },
         };
         metrics::queried("page", begun.elapsed());
@@ -258,14 +246,7 @@ impl Admitted<'_> {
             (Order::Descending, true) | (Order::Ascending, false) => ("<", "DESC"),
             (Order::Descending, false) | (Order::Ascending, true) => (">", "ASC"),
         };
-        let beyond = beside.map(|_| {
-            // The first condition follows from the second, but the index understands only it.
-            format!(
-                " AND created_at {than}= fromUnixTimestamp64Milli({{place_time:Int64}}, 'UTC') \
-                 AND ({}) {than} {GIVEN_PLACE}",
-                PLACE.join(", ")
-            )
-        });
+        let beyond = beside.map(|_| beside_place(than));
         let order = parts.iter().map(|part| format!("{part} {direction}"));
         let rest = format!(
             "{} ORDER BY {} LIMIT {{rows:UInt64}} OFFSET {{skip:UInt64}}",
@@ -317,8 +298,19 @@ impl Admitted<'_> {
     }
 }
 
+/// The condition that a row compares so to the given place: `<`, `<=`, `>` or `>=`.
+fn beside_place(than: &str) -> String {
+    // The first condition follows from the second, but the index understands only it.
+    format!(
+        " AND created_at {}= fromUnixTimestamp64Milli({{place_time:Int64}}, 'UTC') \
+         AND ({}) {than} {GIVEN_PLACE}",
+        than.trim_end_matches('='),
+        PLACE.join(", ")
+    )
+}
+
 /// The rows of a query, until they have so many bytes of text.
-async fn fetch(query: Query, bytes: u64) -> Result<Vec<EventRow>, super::Error> {
+async fn fetch(query: Query, bytes: u64) -> Result<Chunk, super::Error> {
     let mut cursor = query.fetch::<EventRow>()?;
     let (mut rows, mut held) = (Vec::new(), 0_u64);
     while let Some(row) = cursor.next().await? {
@@ -328,7 +320,8 @@ async fn fetch(query: Query, bytes: u64) -> Result<Vec<EventRow>, super::Error> 
             break;
         }
     }
-    Ok(rows)
+    let more = held >= bytes;
+    Ok(Chunk { rows, more })
 }
 
 /// The bytes of a row that have no bound of their own.

@@ -177,6 +177,23 @@ async fn a_file_goes_on_only_as_it_began() {
 }
 
 #[tokio::test]
+async fn a_file_of_nothing_is_whole_and_has_nowhere_to_go_on() {
+    let stand = Stand::new("export_nothing").await;
+    // Stored, and not readable yet.
+    stand.insert(0, &[numbered(1)]).await;
+    let (head, bytes, well) = stand.file(ACME, "/v1/audit-logs/export").await;
+    assert!(well);
+    assert_eq!(lines(&bytes)[0]["export"]["events"], 0);
+    let as_of = head["audit-as-of"].to_str().unwrap();
+    let path = format!("/v1/audit-logs/export?asOf={as_of}&after=1-0-0");
+    let (status, answer) = stand.ask(ACME, &path).await;
+    assert_eq!(
+        (status.as_u16(), &answer["error"]["code"]),
+        (400, &"invalid".into())
+    );
+}
+
+#[tokio::test]
 async fn a_file_that_cannot_be_read_to_its_end_does_not_look_whole() {
     let stand = Stand::with("export_broken", |config| {
         config.queries.bulk_time = std::time::Duration::from_millis(700);
