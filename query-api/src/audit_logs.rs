@@ -20,7 +20,6 @@ use crate::filter::{Filter, Order};
 use crate::query_object;
 use crate::query_string::QueryString;
 use crate::reader::{Page, Slice, Start, Total};
-use crate::recorder::Read;
 use crate::{QueryApi, metrics};
 
 /// Parameters that say which page, beside those of the filter.
@@ -90,7 +89,7 @@ async fn list(
     caller: &Caller,
     mut query: QueryString,
 ) -> Result<Response, ApiError> {
-    let question = query.question();
+    let read = api.recorder().read("list", &query);
     let paging = Paging::take(&mut query, api.max_offset())?;
     let order = Order::take(&mut query)?;
     let filter = Filter::take(caller.reach.clone(), &mut query)?.in_order(order);
@@ -118,14 +117,7 @@ async fn list(
             (page, walk)
         }
     };
-    let operation = "list";
-    api.recorder().read(
-        caller,
-        &Read {
-            operation,
-            question,
-        },
-    );
+    api.recorder().record(caller, read);
     Ok(answer(api, &filter, &page, walk.set))
 }
 
@@ -135,8 +127,8 @@ pub(crate) async fn get_audit_log(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    let question = [("id".to_owned(), vec![id.as_str()].into())];
-    let question = question.into_iter().collect();
+    let query = QueryString::of(vec![("id".to_owned(), id.clone())]);
+    let read = api.recorder().read("get", &query);
     let filter = Filter::new(caller.reach.clone()).with(&ID, vec![id]);
     // What is no id is the id of no event.
     let filter = filter.map_err(|_| ApiError::NotFound)?;
@@ -151,14 +143,7 @@ pub(crate) async fn get_audit_log(
     };
     let page = reading.page(&filter, &walk, slice).await?;
     let row = page.rows.first().ok_or(ApiError::NotFound)?;
-    let operation = "get";
-    api.recorder().read(
-        &caller,
-        &Read {
-            operation,
-            question,
-        },
-    );
+    api.recorder().record(&caller, read);
     Ok(Json(AuditLog::of(row)).into_response())
 }
 

@@ -51,10 +51,7 @@ pub(crate) async fn list_user_events(
     RawQuery(raw): RawQuery,
 ) -> Result<Response, ApiError> {
     let mut query = QueryString::parse(raw.as_deref())?;
-    let read = Read {
-        operation: "plugin_user",
-        question: query.question(),
-    };
+    let read = api.recorder().read("plugin_user", &query);
     let filter = required(caller.reach.clone(), &USER_ID, query.take_one("userId")?)?;
     list(&api, filter, query, (&caller, read)).await
 }
@@ -66,10 +63,7 @@ pub(crate) async fn list_organization_events(
     RawQuery(raw): RawQuery,
 ) -> Result<Response, ApiError> {
     let mut query = QueryString::parse(raw.as_deref())?;
-    let read = Read {
-        operation: "plugin_organization",
-        question: query.question(),
-    };
+    let read = api.recorder().read("plugin_organization", &query);
     let organization = query.take_one("organizationId")?;
     let filter = required(caller.reach.clone(), &ORGANIZATION_ID, organization)?;
     list(&api, filter, query, (&caller, read)).await
@@ -82,10 +76,7 @@ pub(crate) async fn list_activity(
     RawQuery(raw): RawQuery,
 ) -> Result<Response, ApiError> {
     let mut query = QueryString::parse(raw.as_deref())?;
-    let read = Read {
-        operation: "plugin_activity",
-        question: query.question(),
-    };
+    let read = api.recorder().read("plugin_activity", &query);
     let organizations = query.take_one("organizationIds")?;
     let mut filter = required(caller.reach.clone(), &ORGANIZATION_ID, organizations)?;
     for (name, field) in [
@@ -109,7 +100,7 @@ async fn list(
     api: &QueryApi,
     filter: Filter,
     mut query: QueryString,
-    (caller, read): (&Caller, Read),
+    (caller, read): (&Caller, Option<Read>),
 ) -> Result<Response, ApiError> {
     let limit =
         number(query.take_one("limit")?, DEFAULT_LIMIT).clamp(*LIMITS.start(), *LIMITS.end());
@@ -154,7 +145,7 @@ async fn list(
         let next = offset.saturating_add(limit);
         api.freezes().keep(&filter, next, cursor, Instant::now());
     }
-    api.recorder().read(caller, &read);
+    api.recorder().record(caller, read);
     let now = Millis::from(Utc::now());
     let answer = PluginEvents {
         events: page

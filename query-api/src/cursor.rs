@@ -200,19 +200,19 @@ impl Cursors {
         self.open_kind(Kind::Set, text, of_reach(reach), now)
     }
 
-    /// The text of how far a reader of arrivals has come in what matches `filter`.
-    pub(crate) fn seal_arrivals(&self, seen: &FrozenSet, filter: &Filter) -> String {
-        self.signed(Sealed::new(Kind::Arrivals, filter.hash(), seen).into())
+    /// The text of how far a reader of arrivals has come in what matches the filter with this hash.
+    pub(crate) fn seal_arrivals(&self, seen: &FrozenSet, filter: [u8; 32]) -> String {
+        self.signed(Sealed::new(Kind::Arrivals, filter, seen).into())
     }
 
     /// How far a reader of arrivals has come, unless it left too long before `now`.
     pub(crate) fn open_arrivals(
         &self,
         text: &str,
-        filter: &Filter,
+        filter: [u8; 32],
         now: Millis,
     ) -> Result<FrozenSet, ApiError> {
-        self.open_kind(Kind::Arrivals, text, filter.hash(), now)
+        self.open_kind(Kind::Arrivals, text, filter, now)
     }
 
     fn open_kind(

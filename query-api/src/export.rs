@@ -27,9 +27,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::caller::Caller;
 use crate::cursor::{FrozenSet, Place};
 use crate::filter::{Filter, Order};
-use crate::query_string::{QueryString, no_word};
+use crate::query_string::QueryString;
 use crate::reader::{Slice, Start};
-use crate::recorder::Read;
 use crate::{QueryApi, metrics};
 use format::Encoder;
 pub(crate) use format::Format;
@@ -52,14 +51,9 @@ pub(crate) async fn export_audit_logs(
     RawQuery(raw): RawQuery,
 ) -> Result<Response, ApiError> {
     let mut query = QueryString::parse(raw.as_deref())?;
-    let question = query.question();
-    let format = match query.take_one("format")? {
-        None => Format::Ndjson,
-        Some(name) => Format::named(&name).ok_or_else(|| {
-            let names = Format::ALL.map(Format::name);
-            ApiError::invalid("format", no_word(&name, &names))
-        })?,
-    };
+    let read = api.recorder().export("export", &query);
+    let format = query.take_word("format", Format::ALL, Format::name)?;
+    let format = format.unwrap_or(Format::Ndjson);
     let as_of = query.take_one("asOf")?;
     let after = query
         .take_one("after")?
@@ -100,13 +94,7 @@ pub(crate) async fn export_audit_logs(
     let as_of = api.cursors().seal_set(&set, filter.reach());
     let head = head(format, part, &caller, &as_of, set.frozen_at)?;
     let encoder = Encoder::new(format, part).map_err(ApiError::internal)?;
-    api.recorder().exported(
-        &caller,
-        &Read {
-            operation: "export",
-            question,
-        },
-    );
+    api.recorder().record(&caller, read);
     let export = Export {
         api,
         filter,

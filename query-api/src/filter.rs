@@ -9,16 +9,14 @@ mod network;
 mod predicate;
 mod time;
 
-use std::borrow::Cow;
-
 use audit_schema::ProjectId;
 use audit_schema::row::Millis;
 use audit_service::ApiError;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::query_string::{QueryString, echo, meant, no_word};
-use field::{DATA, FIELDS, Field, data_condition};
+use crate::query_string::{QueryString, echo, meant};
+use field::{DATA, FIELDS, Field, data_condition, parameter};
 use network::AddressRange;
 pub(crate) use predicate::Predicate;
 use time::Bound;
@@ -45,13 +43,21 @@ pub(crate) enum Order {
 }
 
 impl Order {
+    /// All there are.
+    pub(crate) const ALL: [Self; 2] = [Self::Ascending, Self::Descending];
+
+    /// The word it is asked for by.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Descending => "desc",
+            Self::Ascending => "asc",
+        }
+    }
+
     /// The order that a request asks for.
     pub(crate) fn take(query: &mut QueryString) -> Result<Self, ApiError> {
-        match query.take_one("order")?.as_deref() {
-            None | Some("desc") => Ok(Self::Descending),
-            Some("asc") => Ok(Self::Ascending),
-            Some(word) => Err(ApiError::invalid("order", no_word(word, &["asc", "desc"]))),
-        }
+        let order = query.take_word("order", Self::ALL, Self::as_str)?;
+        Ok(order.unwrap_or_default())
     }
 }
 
@@ -67,7 +73,7 @@ pub(crate) struct Filter {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Condition {
     /// The parameter.
-    name: Cow<'static, str>,
+    name: String,
     /// Whether events that pass the test are those that are left out.
     excluded: bool,
     test: Test,
@@ -126,19 +132,11 @@ impl Filter {
                 if excluded && !field.can_exclude() {
                     continue;
                 }
-                let name = if excluded {
-                    format!("{NOT}{}", field.name)
-                } else {
-                    field.name.to_owned()
-                };
+                let name = parameter(field.name, excluded);
                 let given = query.take_all(&name);
                 if !given.is_empty() {
                     says_something(&name, field.is_list(), &given)?;
-                    let condition = field.condition(excluded, given)?;
-                    if condition.test == Test::Nothing {
-                        return Err(is_empty(&name));
-                    }
-                    filter.conditions.push(condition);
+                    filter.conditions.push(field.condition(excluded, given)?);
                 }
             }
         }
@@ -247,15 +245,10 @@ fn says_something(name: &str, is_list: bool, given: &[String]) -> Result<(), Api
         }
     };
     if given.iter().any(says_nothing) {
-        Err(is_empty(name))
-    } else {
-        Ok(())
+        let reason = "is empty; leave it out or give it a value";
+        return Err(ApiError::invalid(echo(name), reason));
     }
-}
-
-fn is_empty(name: &str) -> ApiError {
-    let reason = "is empty; leave it out or give it a value";
-    ApiError::invalid(echo(name), reason)
+    Ok(())
 }
 
 #[cfg(test)]

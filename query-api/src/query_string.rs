@@ -94,6 +94,22 @@ impl QueryString {
         }
     }
 
+    /// Takes one of the words that `all` are asked for by.
+    pub(crate) fn take_word<T: Copy, const N: usize>(
+        &mut self,
+        name: &'static str,
+        all: [T; N],
+        as_str: fn(T) -> &'static str,
+    ) -> Result<Option<T>, ApiError> {
+        let Some(word) = self.take_one(name)? else {
+            return Ok(None);
+        };
+        match all.into_iter().find(|value| as_str(*value) == word) {
+            Some(value) => Ok(Some(value)),
+            None => Err(ApiError::invalid(name, no_word(&word, &all.map(as_str)))),
+        }
+    }
+
     /// The name of a parameter that begins like this.
     pub(crate) fn name_beginning_with(&self, prefix: &str) -> Option<String> {
         let mut names = self.pairs.iter().map(|(name, _)| name);

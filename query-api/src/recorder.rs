@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use crate::caller::Caller;
 use crate::config::Audit;
 use crate::metrics;
+use crate::query_string::QueryString;
 
 /// What an API key is called as an actor.
 const API_KEY: &str = "api_key";
@@ -23,14 +24,19 @@ pub(crate) struct Recorder {
     audit: Audit,
 }
 
-/// What was read.
+/// A read that is to be recorded when it was answered.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Read {
+    #[serde(skip)]
+    kind: EventType<'static>,
+    /// What the caller did, for people.
+    #[serde(skip)]
+    did: &'static str,
     /// Which operation of the API.
-    pub(crate) operation: &'static str,
+    operation: &'static str,
     /// Its parameters, each with its values.
-    pub(crate) question: Map<String, Value>,
+    question: Map<String, Value>,
 }
 
 impl Recorder {
@@ -39,34 +45,36 @@ impl Recorder {
         Self { producer, audit }
     }
 
-    /// Somebody read events.
-    pub(crate) fn read(&self, caller: &Caller, read: &Read) {
-        if self.audit.reads {
-            self.record(EventType::AUDIT_LOG_READ, caller, read, "read events");
-        }
+    /// Somebody asks to read events; `None` if that is not recorded.
+    pub(crate) fn read(&self, operation: &'static str, query: &QueryString) -> Option<Read> {
+        self.audit.reads.then(|| Read {
+            kind: EventType::AUDIT_LOG_READ,
+            did: "read events",
+            operation,
+            question: query.question(),
+        })
     }
 
-    /// Somebody began to take events away.
-    pub(crate) fn exported(&self, caller: &Caller, read: &Read) {
-        if self.audit.exports {
-            self.record(
-                EventType::AUDIT_LOG_EXPORTED,
-                caller,
-                read,
-                "exported events",
-            );
-        }
+    /// Somebody asks to take events away; `None` if that is not recorded.
+    pub(crate) fn export(&self, operation: &'static str, query: &QueryString) -> Option<Read> {
+        self.audit.exports.then(|| Read {
+            kind: EventType::AUDIT_LOG_EXPORTED,
+            did: "exported events",
+            operation,
+            question: query.question(),
+        })
     }
 
-    fn record(&self, kind: EventType<'static>, caller: &Caller, read: &Read, did: &str) {
-        let Some(producer) = &self.producer else {
+    /// Records what `caller` was given, if it is to be.
+    pub(crate) fn record(&self, caller: &Caller, read: Option<Read>) {
+        let (Some(producer), Some(read)) = (&self.producer, read) else {
             return;
         };
         let event = || {
-            let data = EventData::of(read)?;
-            Event::builder(caller.reach.project.clone(), kind)
+            let data = EventData::of(&read)?;
+            Event::builder(caller.reach.project.clone(), read.kind.clone())
                 .event_key(caller.key_name.clone())
-                .event_display_name(format!("API key {} {did}", caller.key_name))
+                .event_display_name(format!("API key {} {}", caller.key_name, read.did))
                 .actor(Actor {
                     id: caller.key_name.clone().into(),
                     kind: API_KEY.into(),

@@ -19,9 +19,8 @@ use crate::caller::Caller;
 use crate::cursor::FrozenSet;
 use crate::event::rfc3339;
 use crate::filter::Filter;
-use crate::query_string::{QueryString, no_word};
+use crate::query_string::QueryString;
 use crate::reader::{By, Counts, Histogram};
-use crate::recorder::Read;
 pub(crate) use buckets::Bucket;
 
 /// Parameters beside those of the filter.
@@ -47,10 +46,7 @@ struct Chart {
 
 impl Chart {
     fn take(query: &mut QueryString) -> Result<Self, ApiError> {
-        let bucket = match query.take_one("bucket")? {
-            None => Bucket::Hour,
-            Some(word) => one_of("bucket", &word, Bucket::ALL, Bucket::as_str)?,
-        };
+        let bucket = query.take_word("bucket", Bucket::ALL, Bucket::as_str)?;
         let zone = match query.take_one("timeZone")? {
             None => Tz::UTC,
             Some(name) => name.parse().map_err(|_| {
@@ -58,10 +54,7 @@ impl Chart {
                 ApiError::invalid("timeZone", reason)
             })?,
         };
-        let by = match query.take_one("by")? {
-            None => None,
-            Some(word) => Some(one_of("by", &word, By::ALL, By::as_str)?),
-        };
+        let by = query.take_word("by", By::ALL, By::as_str)?;
         let top = query.take_number("top", 1..=MAX_TOP, "")?;
         if top.is_some() && by.is_none() {
             return Err(ApiError::invalid(
@@ -71,7 +64,7 @@ impl Chart {
         }
         let top = usize::try_from(top.unwrap_or(DEFAULT_TOP)).unwrap_or(usize::MAX);
         Ok(Self {
-            bucket,
+            bucket: bucket.unwrap_or(Bucket::Hour),
             zone,
             by: by.map(|by| (by, top)),
             as_of: query.take_one("asOf")?,
@@ -101,19 +94,6 @@ impl Chart {
     }
 }
 
-fn one_of<T: Copy, const N: usize>(
-    name: &'static str,
-    word: &str,
-    all: [T; N],
-    as_str: fn(T) -> &'static str,
-) -> Result<T, ApiError> {
-    let found = all.into_iter().find(|value| as_str(*value) == word);
-    found.ok_or_else(|| {
-        let words: Vec<_> = all.into_iter().map(as_str).collect();
-        ApiError::invalid(name, no_word(word, &words))
-    })
-}
-
 /// `GET /v1/audit-logs/stats`
 pub(crate) async fn count_audit_logs(
     State(api): State<QueryApi>,
@@ -121,7 +101,7 @@ pub(crate) async fn count_audit_logs(
     RawQuery(raw): RawQuery,
 ) -> Result<Response, ApiError> {
     let mut query = QueryString::parse(raw.as_deref())?;
-    let question = query.question();
+    let read = api.recorder().read("stats", &query);
     let chart = Chart::take(&mut query)?;
     let filter = Filter::take(caller.reach.clone(), &mut query)?;
     Filter::refuse_rest(&query, &PARAMETERS)?;
@@ -132,14 +112,7 @@ pub(crate) async fn count_audit_logs(
     let set = reading.named_or_now(named).await?;
     let histogram = chart.histogram(&filter, &set)?;
     let counts = reading.counts(&filter, &set, &histogram).await?;
-    let operation = "stats";
-    api.recorder().read(
-        &caller,
-        &Read {
-            operation,
-            question,
-        },
-    );
+    api.recorder().record(&caller, read);
     let as_of = api.cursors().seal_set(&set, filter.reach());
     Ok(Json(stats(&chart, &histogram, counts, as_of, &set)).into_response())
 }

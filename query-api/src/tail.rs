@@ -29,11 +29,10 @@ use crate::cursor::FrozenSet;
 use crate::event::{AuditLog, one_line};
 use crate::filter::Filter;
 use crate::query_string::QueryString;
-use crate::recorder::Read;
 use crate::{QueryApi, metrics};
 
 /// Parameters beside those of the filter.
-pub(crate) const PARAMETERS: [&str; 2] = ["asOf", "lastEventId"];
+const PARAMETERS: [&str; 2] = ["asOf", "lastEventId"];
 
 /// How often it is looked for events.
 const LOOK: Duration = Duration::from_millis(100);
@@ -52,13 +51,10 @@ pub(crate) async fn tail_audit_logs(
     RawQuery(raw): RawQuery,
 ) -> Result<Response, ApiError> {
     let mut query = QueryString::parse(raw.as_deref())?;
-    let question = query.question();
+    let read = api.recorder().read("tail", &query);
     let as_of = query.take_one("asOf")?;
-    let last_seen = match query.take_one("lastEventId")? {
-        // What a browser sends when it comes back is newer than what its address says.
-        None => last_event_id(&headers)?,
-        given => last_event_id(&headers)?.or(given),
-    };
+    // What a browser sends when it comes back is newer than what its address says.
+    let last_seen = last_event_id(&headers)?.or(query.take_one("lastEventId")?);
     let filter = Filter::take(caller.reach.clone(), &mut query)?;
     Filter::refuse_rest(&query, &PARAMETERS)?;
 
@@ -66,7 +62,7 @@ pub(crate) async fn tail_audit_logs(
     let place = api.streams().tail()?;
     let begun = match last_seen {
         Some(id) => {
-            let opened = api.cursors().open_arrivals(&id, &filter, now);
+            let opened = api.cursors().open_arrivals(&id, filter.hash(), now);
             Some(opened.inspect_err(|_| metrics::refused("stale_cursor"))?)
         }
         None => api.frozen_as_of(as_of.as_deref(), filter.reach(), now)?,
@@ -75,17 +71,13 @@ pub(crate) async fn tail_audit_logs(
         Some(seen) => seen,
         None => api.reader().lately().await?,
     };
-    api.recorder().read(
-        &caller,
-        &Read {
-            operation: "tail",
-            question,
-        },
-    );
+    api.recorder().record(&caller, read);
     let tail = Tail {
         heartbeat: Instant::now() + api.streams().heartbeat,
         api,
+        binding: filter.hash(),
         filter,
+        looked: seen.clone(),
         seen,
         waiting: VecDeque::new(),
         begun: false,
@@ -119,10 +111,14 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
 struct Tail {
     api: QueryApi,
     filter: Filter,
-    /// What was looked at; all of it was sent but what is waiting.
+    /// What its ids are bound to: the filter's hash.
+    binding: [u8; 32],
+    /// What the reader has seen when it has all that was sent.
     seen: FrozenSet,
-    /// Events to be sent, each with what is seen when it is.
-    waiting: VecDeque<(EventRow, FrozenSet)>,
+    /// What was looked at: what is seen, and what is waiting.
+    looked: FrozenSet,
+    /// Events to be sent.
+    waiting: VecDeque<EventRow>,
     begun: bool,
     /// When to say that the connection lives.
     heartbeat: Instant,
@@ -138,9 +134,9 @@ impl Tail {
             return Some(self.beat().retry(RETRY));
         }
         loop {
-            if let Some((row, seen)) = self.waiting.pop_front() {
+            if let Some(row) = self.waiting.pop_front() {
                 self.heartbeat = Instant::now() + self.api.streams().heartbeat;
-                return Some(self.event(&row, &seen));
+                return Some(self.event(&row));
             }
             if Instant::now() >= self.heartbeat {
                 self.heartbeat = Instant::now() + self.api.streams().heartbeat;
@@ -158,38 +154,43 @@ impl Tail {
         }
     }
 
-    /// Looks for events; says whether there are some.
+    /// Looks for events when none is waiting; says whether there are some.
     async fn look(&mut self) -> Result<bool, ApiError> {
         let set = self.api.reader().lately().await?;
-        if set.ends == self.seen.ends {
+        // An id is as old as the look it is of, also where nothing is found.
+        self.seen.frozen_at = set.frozen_at;
+        if set.ends == self.looked.ends {
             return Ok(false);
         }
         let turn = self.api.reader().turn().await?;
-        let arrivals = turn.arrivals(&self.filter, &self.seen, &set, MOST).await?;
-        let mut seen = self.seen.clone();
-        seen.frozen_at = set.frozen_at;
-        for row in arrivals.rows {
-            seen.pass(&row);
-            self.waiting.push_back((row, seen.clone()));
+        let arrivals = turn
+            .arrivals(&self.filter, &self.looked, &set, MOST)
+            .await?;
+        self.waiting = arrivals.rows.into();
+        self.looked = arrivals.seen;
+        if self.waiting.is_empty() {
+            self.seen.clone_from(&self.looked);
         }
-        // What lies between the events is of other filters and projects.
-        if let Some((_, last)) = self.waiting.back_mut() {
-            last.clone_from(&arrivals.seen);
-        }
-        self.seen = arrivals.seen;
         Ok(!self.waiting.is_empty())
     }
 
-    fn event(&self, row: &EventRow, seen: &FrozenSet) -> Event {
-        let id = self.api.cursors().seal_arrivals(seen, &self.filter);
+    fn event(&mut self, row: &EventRow) -> Event {
+        self.seen.pass(row);
+        if self.waiting.is_empty() {
+            // What lies between the events is of other filters and projects.
+            self.seen.clone_from(&self.looked);
+        }
         // Only maps with keys that are no texts fail, and there are none.
         let data = one_line(&AuditLog::of(row)).unwrap_or_default();
-        Event::default().id(id).data(data)
+        Event::default().id(self.id()).data(data)
     }
 
     /// A comment, with how far the reader has come.
     fn beat(&self) -> Event {
-        let id = self.api.cursors().seal_arrivals(&self.seen, &self.filter);
-        Event::default().id(id).comment("")
+        Event::default().id(self.id()).comment("")
+    }
+
+    fn id(&self) -> String {
+        self.api.cursors().seal_arrivals(&self.seen, self.binding)
     }
 }

@@ -26,11 +26,6 @@ impl Format {
     /// All there are.
     pub(crate) const ALL: [Self; 3] = [Self::Ndjson, Self::Csv, Self::Parquet];
 
-    /// The format called `name`.
-    pub(crate) fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|format| format.name() == name)
-    }
-
     /// What it is called in a request, and after the dot in the name of a file.
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -113,6 +108,7 @@ pub(super) mod tests {
     use super::super::whole::event_data;
     use super::*;
     use crate::event::tests::row;
+    use crate::query_string::QueryString;
 
     /// What a writer of files can stumble on.
     fn text() -> impl Strategy<Value = String> {
@@ -216,11 +212,15 @@ pub(super) mod tests {
 
     #[test]
     fn a_format_is_found_by_its_name() {
+        let named = |name: &str| {
+            let mut query = QueryString::of(vec![("format".to_owned(), name.to_owned())]);
+            query.take_word("format", Format::ALL, Format::name).ok()?
+        };
         for format in Format::ALL {
-            assert_eq!(Format::named(format.name()), Some(format));
+            assert_eq!(named(format.name()), Some(format));
         }
         for name in ["", "CSV", "json", "csv "] {
-            assert_eq!(Format::named(name), None, "{name}");
+            assert_eq!(named(name), None, "{name}");
         }
     }
 

@@ -1,7 +1,5 @@
 //! What can be asked for: one table, and how the values of each parameter are read.
 
-use std::borrow::Cow;
-
 use audit_schema::{CATALOGUE, CatalogueEntry, Category, EventId, EventType, Outcome};
 use audit_service::ApiError;
 
@@ -198,7 +196,7 @@ impl Field {
                 .map_err(|reason| ApiError::invalid(self.name, reason))?,
         };
         Ok(Condition {
-            name: Cow::Borrowed(self.name),
+            name: self.name.to_owned(),
             excluded: false,
             test,
         })
@@ -286,9 +284,9 @@ pub(crate) fn data_condition(
 }
 
 /// A parameter's name as it was given.
-fn parameter(name: &str, excluded: bool) -> Cow<'static, str> {
+pub(super) fn parameter(name: &str, excluded: bool) -> String {
     let not = if excluded { super::NOT } else { "" };
-    Cow::Owned(format!("{not}{name}"))
+    format!("{not}{name}")
 }
 
 /// The values without those that are empty, in one order, if they are not too many or too long.

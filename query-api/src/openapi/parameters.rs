@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 
 use crate::audit_logs::{DEFAULT_LIMIT, LIMITS};
 use crate::export::Format;
-use crate::filter::NOT;
 use crate::filter::field::{DATA, FIELDS, Field, MAX_CHARS};
+use crate::filter::{NOT, Order};
 use crate::reader::By;
 use crate::stats::{Bucket, DEFAULT_TOP, MAX_TOP};
 
@@ -238,7 +238,7 @@ fn order() -> Value {
     word(
         "order",
         "newest or oldest first, by the time of creation",
-        &["asc", "desc"],
+        &Order::ALL.map(Order::as_str),
         Some("desc"),
     )
 }

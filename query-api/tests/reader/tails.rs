@@ -197,6 +197,28 @@ async fn a_quiet_log_says_now_and_then_that_the_connection_lives() {
 }
 
 #[tokio::test]
+async fn the_last_id_of_a_quiet_log_is_as_young_as_its_heartbeat() {
+    let max_age = Duration::from_secs(3);
+    let stand = Stand::with("tail_age", |config| {
+        config.streams.heartbeat = Duration::from_millis(50);
+        config.cursors.max_age = max_age;
+    })
+    .await;
+    stand.fill(&[numbered(1)]).await;
+    let path = "/v1/audit-logs/tail";
+    let begun = std::time::Instant::now();
+    let mut reader = Reader::open(&stand, ACME, path, None).await;
+    reader.block().await;
+    let first = reader.last.clone();
+    while begun.elapsed() <= max_age {
+        reader.block().await;
+    }
+    Reader::open(&stand, ACME, path, Some(&reader.last)).await;
+    let old = format!("{path}?lastEventId={first}");
+    assert_eq!(stand.ask(ACME, &old).await.0, 400);
+}
+
+#[tokio::test]
 async fn an_id_of_another_filter_or_project_is_stale() {
     let stand = Stand::new("tail_foreign").await;
     stand.fill(&[numbered(1)]).await;
