@@ -167,12 +167,7 @@ async fn a_file_goes_on_only_as_it_began() {
         (ACME, "limit=10".to_owned(), "invalid"),
     ] {
         let path = format!("/v1/audit-logs/export?{parameters}");
-        let (status, answer) = stand.ask(project, &path).await;
-        assert_eq!(
-            (status.as_u16(), &answer["error"]["code"]),
-            (400, &code.into()),
-            "{path}"
-        );
+        stand.refused(project, &path, code).await;
     }
 }
 
@@ -186,11 +181,7 @@ async fn a_file_of_nothing_is_whole_and_has_nowhere_to_go_on() {
     assert_eq!(lines(&bytes)[0]["export"]["events"], 0);
     let as_of = head["audit-as-of"].to_str().unwrap();
     let path = format!("/v1/audit-logs/export?asOf={as_of}&after=1-0-0");
-    let (status, answer) = stand.ask(ACME, &path).await;
-    assert_eq!(
-        (status.as_u16(), &answer["error"]["code"]),
-        (400, &"invalid".into())
-    );
+    stand.refused(ACME, &path, "invalid").await;
 }
 
 #[tokio::test]

@@ -250,12 +250,13 @@ pub(crate) fn identity(row: &EventRow) -> String {
 /// The same of the events of a page.
 pub(crate) fn identities(page: &Value) -> Vec<String> {
     let events = page["events"].as_array().unwrap().iter();
-    events
-        .map(|event| {
-            let (id, at) = (event["id"].as_str().unwrap(), &event["position"]);
-            format!("{id} at {}/{}", at["partition"], at["offset"])
-        })
-        .collect()
+    events.map(identity_of).collect()
+}
+
+/// The same of an event that was answered.
+pub(crate) fn identity_of(event: &Value) -> String {
+    let (id, at) = (event["id"].as_str().unwrap(), &event["position"]);
+    format!("{id} at {}/{}", at["partition"], at["offset"])
 }
 
 /// Says what of a page is not as expected, if something is.

@@ -9,7 +9,7 @@ use audit_schema::row::Millis;
 use chrono::Utc;
 use futures_util::future::join_all;
 
-use crate::random_filters::{Asker, Trial, askers, identity};
+use crate::random_filters::{Asker, Trial, askers, identity, identity_of};
 use crate::random_questions::questions;
 use crate::reference::Question;
 use crate::tails::Reader;
@@ -50,12 +50,6 @@ impl Trial {
         let rows = self.reference.answer(project, organization, question, now);
         Some(rows.ok()?.into_iter().map(identity).collect())
     }
-}
-
-/// The same of an event that was answered.
-fn identity_of(event: &Value) -> String {
-    let (id, at) = (event["id"].as_str().unwrap(), &event["position"]);
-    format!("{id} at {}/{}", at["partition"], at["offset"])
 }
 
 #[tokio::test]

@@ -15,11 +15,8 @@ fn signing(secret: &str) -> impl FnOnce(&mut Config) {
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 async fn is_stale(stand: &Stand, project: &str, path: &str) {
-    let (status, answer) = stand.ask(project, path).await;
-    assert_eq!(status.as_u16(), 400, "{project} {path}");
-    let error = &answer["error"];
-    assert_eq!(error["code"], "stale_cursor", "{project} {path}");
-    let message = error["message"].as_str().unwrap();
+    let answer = stand.refused(project, path, "stale_cursor").await;
+    let message = answer["error"]["message"].as_str().unwrap();
     assert!(message.contains("start again without it"), "{message}");
 }
 

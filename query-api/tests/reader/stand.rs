@@ -229,6 +229,17 @@ impl Stand {
         (head, bytes, true)
     }
 
+    /// Asks as `project` for what has to be refused, with 400 and this code.
+    pub(crate) async fn refused(&self, project: &str, path: &str, code: &str) -> Value {
+        let (status, answer) = self.ask(project, path).await;
+        assert_eq!(
+            (status.as_u16(), &answer["error"]["code"]),
+            (400, &code.into()),
+            "{project} {path}"
+        );
+        answer
+    }
+
     /// Asks as `project` for what there is.
     pub(crate) async fn get(&self, project: &str, path: &str) -> Value {
         let (status, answer) = self.ask(project, path).await;

@@ -238,12 +238,7 @@ async fn an_id_of_another_filter_or_project_is_stale() {
         (ACME, "order=asc".to_owned(), "invalid"),
     ] {
         let path = format!("/v1/audit-logs/tail?{parameters}");
-        let (status, answer) = stand.ask(project, &path).await;
-        assert_eq!(
-            (status.as_u16(), &answer["error"]["code"]),
-            (400, &code.into()),
-            "{path}"
-        );
+        stand.refused(project, &path, code).await;
     }
 }
 
