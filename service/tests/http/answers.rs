@@ -1,10 +1,9 @@
 //! What a client of any of our HTTP APIs sees.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may")]
 
 use std::time::Duration;
 
 use audit_service::http::{self, Http, RequestId};
-use audit_service::keys::{ApiKeys, Identity, NewKey, Scope, add_key};
+use audit_service::keys::{Identity, Scope};
 use audit_service::{ApiError, auth};
 use axum::body::{Body, to_bytes};
 use axum::extract::{Path, Query};
@@ -18,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-const KEY: &str = "0123456789abcdef0123456789abcdef";
+use crate::stand::{KEY, readers, settings};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,16 +26,7 @@ struct Page {
 }
 
 fn app() -> Router {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("keys.toml");
-    let new = NewKey {
-        name: "reader",
-        scopes: &[Scope::Read],
-        organization: None,
-        key: KEY,
-    };
-    add_key(&path, &"acme".parse().unwrap(), new).unwrap();
-    let keys = ApiKeys::open(&path).unwrap();
+    let keys = readers(&[("reader", None, KEY)]);
     let who =
         get(|Extension(caller): Extension<Identity>| async move { caller.project.to_string() });
     let reads = Router::new().route("/who", who);
@@ -79,22 +69,7 @@ fn app() -> Router {
                 }
             }),
         );
-    http::finish(routes, &limits())
-}
-
-fn limits() -> Http {
-    Http {
-        listen: "127.0.0.1:0".parse().unwrap(),
-        max_connections: 100,
-        max_requests: 100,
-        max_body_bytes: 1_000,
-        max_bodies_bytes: 100_000,
-        body_timeout: Duration::from_secs(30),
-        request_timeout: Duration::from_secs(30),
-        write_timeout: Duration::from_secs(30),
-        cors_origins: Vec::new(),
-        access_log: false,
-    }
+    http::finish(routes, &settings())
 }
 
 async fn send(request: Request<Body>) -> (StatusCode, HeaderMap, Value) {
@@ -278,10 +253,10 @@ async fn a_request_under_way_is_finished_when_the_server_stops() {
         leave.cancelled().await;
         "done"
     });
-    let app = http::finish(Router::new().route("/slow", slow), &limits());
+    let app = http::finish(Router::new().route("/slow", slow), &settings());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let server = http::serve(listener, app, limits().connections(), shutdown.clone());
+    let server = http::serve(listener, app, settings().connections(), shutdown.clone());
     let client = async {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream
@@ -311,11 +286,11 @@ async fn a_client_that_sends_too_much_still_reads_why() {
     let generous = Http {
         max_body_bytes: 1_048_576,
         max_bodies_bytes: 1_048_576,
-        ..limits()
+        ..settings()
     };
     let echo = post(|Json(body): Json<Value>| async move { Json(body) });
     let app = http::finish(Router::new().route("/echo", echo), &generous);
-    let server = http::serve(listener, app, limits().connections(), shutdown.clone());
+    let server = http::serve(listener, app, settings().connections(), shutdown.clone());
     let client = async {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let body = vec![b' '; 2 * 1_048_576];

@@ -1,5 +1,4 @@
 //! What one client, or many, can do to a service: real sockets, real limits.
-#![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -14,21 +13,19 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::stand::settings;
+
 /// Long enough that only a broken test reaches it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn limits() -> Http {
     Http {
-        listen: "127.0.0.1:0".parse().unwrap(),
         max_connections: 20_000,
-        max_requests: 100,
-        max_body_bytes: 1_000,
         max_bodies_bytes: 2_000,
         body_timeout: PATIENCE,
         request_timeout: PATIENCE,
         write_timeout: PATIENCE,
-        cors_origins: Vec::new(),
-        access_log: false,
+        ..settings()
     }
 }
 

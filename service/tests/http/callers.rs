@@ -1,11 +1,10 @@
 //! What a caller sees of its key's scope and limit, and what a browser lets a page see.
-#![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::time::Duration;
 
 use audit_service::auth;
 use audit_service::http::{self, Http};
-use audit_service::keys::{ApiKeys, Identity, NewKey, Scope, add_key};
+use audit_service::keys::{ApiKeys, Identity, Scope};
 use audit_service::rate_limit::{RateLimit, RateLimiter};
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
@@ -13,6 +12,8 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use serde_json::Value;
 use tower::ServiceExt;
+
+use crate::stand::{readers, settings};
 
 const READER: &str = "reader-0123456789abcdef0123456789abcdef";
 const CUSTOMER: &str = "customer-0123456789abcdef0123456789abcdef";
@@ -24,19 +25,7 @@ const OURS: &str = "https://app.example.com";
 const REQUESTS: u32 = 2;
 
 fn keys() -> ApiKeys {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("keys.toml");
-    for (name, organization, key) in [("reader", None, READER), ("customer", Some("o1"), CUSTOMER)]
-    {
-        let new = NewKey {
-            name,
-            scopes: &[Scope::Read],
-            organization,
-            key,
-        };
-        add_key(&path, &"acme".parse().unwrap(), new).unwrap();
-    }
-    ApiKeys::open(&path).unwrap()
+    readers(&[("reader", None, READER), ("customer", Some("o1"), CUSTOMER)])
 }
 
 /// Routes of which those that read are limited and those that write are not.
@@ -61,16 +50,8 @@ fn app() -> Router {
 
 fn limits() -> Http {
     Http {
-        listen: "127.0.0.1:0".parse().unwrap(),
-        max_connections: 100,
-        max_requests: 100,
-        max_body_bytes: 1_000,
-        max_bodies_bytes: 100_000,
-        body_timeout: Duration::from_secs(30),
-        request_timeout: Duration::from_secs(30),
-        write_timeout: Duration::from_secs(30),
         cors_origins: vec![OURS.to_owned()],
-        access_log: false,
+        ..settings()
     }
 }
 

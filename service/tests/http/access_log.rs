@@ -1,13 +1,11 @@
 //! What is logged of a request, and what never is.
-#![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use audit_service::auth;
 use audit_service::http::{self, Http};
-use audit_service::keys::{ApiKeys, NewKey, Scope, add_key};
+use audit_service::keys::Scope;
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
@@ -16,7 +14,7 @@ use serde_json::Value;
 use tower::ServiceExt;
 use tracing_subscriber::fmt::MakeWriter;
 
-const KEY: &str = "0123456789abcdef0123456789abcdef";
+use crate::stand::{KEY, readers, settings};
 
 /// The lines that were logged.
 #[derive(Clone, Default)]
@@ -47,33 +45,16 @@ impl Lines {
 }
 
 fn app(access_log: bool) -> Router {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("keys.toml");
-    let new = NewKey {
-        name: "the reader",
-        scopes: &[Scope::Read],
-        organization: None,
-        key: KEY,
-    };
-    add_key(&path, &"acme".parse().unwrap(), new).unwrap();
-    let keys = ApiKeys::open(&path).unwrap();
+    let keys = readers(&[("the reader", None, KEY)]);
     let routes = Router::new()
         .route("/users/{id}", get(async || ()))
         .route("/hang/{id}", get(std::future::pending::<()>));
     let routes = auth::require(routes, keys, Scope::Read, None);
-    let limits = Http {
-        listen: "127.0.0.1:0".parse().unwrap(),
-        max_connections: 100,
-        max_requests: 100,
-        max_body_bytes: 1_000,
-        max_bodies_bytes: 100_000,
-        body_timeout: Duration::from_secs(30),
-        request_timeout: Duration::from_secs(30),
-        write_timeout: Duration::from_secs(30),
-        cors_origins: Vec::new(),
+    let settings = Http {
         access_log,
+        ..settings()
     };
-    http::finish(routes, &limits)
+    http::finish(routes, &settings)
 }
 
 /// Asks for `path`, with `key`, and gives what was logged at info.
