@@ -5,8 +5,13 @@
 //! months, each with as many events. Every value follows from the event's number, so a log of so
 //! many events is always the same one.
 
+use std::time::Instant;
+
+use audit_schema::clickhouse::{Address, Engine, Options, migrate};
+use audit_tests::world::World;
+
 /// How many months, and so partitions of the table, a log has.
-pub(crate) const MONTHS: u64 = 12;
+const MONTHS: u64 = 12;
 
 /// The project that has three events of ten.
 pub(crate) const LARGE: &str = "acme";
@@ -69,6 +74,47 @@ const TYPES: [(&str, &str, u64, &str); 10] = [
     ),
 ];
 
+/// Makes the tables, and the log of so many events, unless it is there.
+pub(crate) async fn make(world: &World, rows: u64) -> anyhow::Result<()> {
+    let address = Address {
+        url: &world.clickhouse(),
+        database: &world.database,
+        user: "",
+        password: "",
+    };
+    let options = Options {
+        engine: Engine::SingleNode,
+        fsync: false,
+    };
+    migrate(address, &options).await?;
+    let there: u64 = world
+        .sql("SELECT count() FROM audit_events")
+        .await?
+        .parse()?;
+    let wanted = rows / MONTHS * MONTHS;
+    if there == wanted {
+        return Ok(());
+    }
+    world.sql("TRUNCATE TABLE audit_events").await?;
+    for number in 0..MONTHS {
+        let begun = Instant::now();
+        world.sql(&month("audit_events", number, rows)).await?;
+        eprintln!("month {number} after {:?}", begun.elapsed());
+    }
+    let watermarks = format!(
+        "INSERT INTO audit_watermarks SELECT 1, number, intDiv({wanted} + 5 - number, 6), \
+         now64(3), now64(3) FROM numbers(6)"
+    );
+    world.sql(&watermarks).await?;
+    let begun = Instant::now();
+    // As many parts as a server at rest has.
+    world
+        .sql("OPTIMIZE TABLE audit_events FINAL SETTINGS mutations_sync = 2")
+        .await?;
+    eprintln!("merged after {:?}", begun.elapsed());
+    Ok(())
+}
+
 /// The columns in the order in which the statement gives them.
 const COLUMNS: &str = "project_id, event_id, event_type, documented_type, event_key, \
     event_display_name, user_id, organization_id, identifier, actor_id, actor_type, outcome, \
@@ -76,7 +122,7 @@ const COLUMNS: &str = "project_id, event_id, event_type, documented_type, event_
     created_at, logged_at, source_incarnation, source_partition, source_offset, ingested_at";
 
 /// The statement that adds a month of `events / MONTHS` events to `table`.
-pub(crate) fn month(table: &str, number: u64, events: u64) -> String {
+fn month(table: &str, number: u64, events: u64) -> String {
     let rows = events / MONTHS;
     let first = number * rows;
     // December of a year ago is the first.

@@ -15,10 +15,8 @@ use reqwest::Response;
 use reqwest::header::ACCEPT_ENCODING;
 use serde_json::json;
 
+use crate::dataset::{self, LARGE};
 use crate::report::Report;
-
-/// Rows of one insert.
-const INSERT: u64 = 1_000_000;
 
 /// How long a client hardly reads, and what it waits before it takes the next piece.
 const SLOW_FOR: Duration = Duration::from_secs(15);
@@ -65,31 +63,27 @@ const KINDS: [Kind; 5] = [
     kind!("ndjson zstd", "ndjson", "zstd", ""),
 ];
 
-/// Makes a table of so many events, and files of it: of all kinds, or of one format.
+/// Makes a log of so many events, and files of its largest project: of all kinds, or of one format.
 pub(crate) async fn measure(
     rows: u64,
     format: Option<&str>,
     logs: PathBuf,
 ) -> anyhow::Result<Report> {
-    let mut kafka = Server::kafka(&logs)?;
-    kafka.run().await.context("Kafka")?;
-    let world = World::on([&kafka.address(), ""], "bench", logs)?;
+    let world = World::on(["127.0.0.1:1", ""], "bench", logs)?;
     let mut engine = Server::engine(&world)?;
     engine.run().await.context("ClickHouse")?;
     world.use_engine(&engine.url());
-    world.migrate()?;
-    // It is needed for the tables only.
-    kafka.kill().await?;
-    let started = Instant::now();
-    fill(&world, rows).await?;
-    eprintln!("{rows} rows after {:?}", started.elapsed());
+    dataset::make(&world, rows).await?;
+    let count = format!("SELECT count() FROM audit_events WHERE project_id = '{LARGE}'");
+    let events: u64 = world.sql(&count).await?.parse()?;
 
-    let key = world.key("bench", &["read"])?;
+    let key = world.key(LARGE, &["read"])?;
     world.set("AUDIT_QUERY_API_AUDIT__EXPORTS", "false");
     let api = world.query_api().await?;
     let mut report = Report::new(json!({
         "rows": rows,
-        "events": "columns and data like those of a Better Auth server, all of one project",
+        "events": events,
+        "log": "a year of a Better Auth system, of which one project is exported",
         "fast": "a client that reads as fast as it can",
         "slow": format!("a client that pauses {SLOW_PAUSE:?} after each piece, for {SLOW_FOR:?}"),
         "RSS": "of the query API: before each file, and its peak until the end of it",
@@ -105,7 +99,7 @@ pub(crate) async fn measure(
         let bytes = fast(open(&world, &api, &key, kind).await?, kind).await?;
         let seconds = started.elapsed().as_secs_f64();
         report.add(peak, "MiB", mebibytes(api.process.peak()?));
-        report.add(kind.rows, "rows/s", rows as f64 / seconds);
+        report.add(kind.rows, "rows/s", events as f64 / seconds);
         report.add(kind.bytes, "MB/s", bytes as f64 / 1e6 / seconds);
 
         report.add(slow_before, "MiB", mebibytes(api.process.resident()?));
@@ -118,46 +112,6 @@ pub(crate) async fn measure(
 
 fn mebibytes(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
-}
-
-/// Rows as the consumer writes them, in the order of time, and the watermarks behind them.
-async fn fill(world: &World, rows: u64) -> anyhow::Result<()> {
-    for first in (0..rows).step_by(usize::try_from(INSERT)?) {
-        let count = INSERT.min(rows - first);
-        world
-            .sql(&format!(
-                "INSERT INTO audit_events SELECT \
-                 'bench' AS project_id, generateUUIDv4(number) AS event_id, \
-                 ['session_created', 'user_signed_in', 'user_signed_out'][number % 3 + 1] AS event_type, \
-                 event_type AS documented_type, \
-                 concat('user-', toString(number % 99991)) AS event_key, \
-                 'Signed in via passkey' AS event_display_name, event_key AS user_id, \
-                 concat('organization-', toString(number % 997)) AS organization_id, \
-                 concat(event_key, '@example.com') AS identifier, event_key AS actor_id, \
-                 'user' AS actor_type, 'success' AS outcome, \
-                 concat('session-', hex(sipHash64(number))) AS session_id, '' AS request_id, \
-                 toIPv6('::ffff:192.0.2.7') AS ip_address, 'Berlin' AS city, 'Germany' AS country, \
-                 'DE' AS country_code, \
-                 'Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0' AS user_agent, \
-                 concat('{{\"userId\":\"', event_key, '\",\"userEmail\":\"', identifier, \
-                        '\",\"userName\":\"Ann Example\",\"sessionId\":\"', session_id, \
-                        '\",\"loginMethod\":\"passkey\",\"userAgent\":\"', user_agent, \
-                        '\",\"triggeredBy\":\"', event_key, '\",\"triggerContext\":\"user\"}}') AS event_data, \
-                 now64(3) - INTERVAL 1 DAY - toIntervalMillisecond({rows} - number) AS created_at, \
-                 created_at AS logged_at, nowInBlock64(3) AS ingested_at, \
-                 1 AS source_incarnation, number % 6 AS source_partition, \
-                 intDiv(number, 6) AS source_offset \
-                 FROM numbers({first}, {count})"
-            ))
-            .await?;
-    }
-    world
-        .sql(&format!(
-            "INSERT INTO audit_watermarks SELECT 1, number, intDiv({rows} + 5 - number, 6), \
-             now64(3), now64(3) FROM numbers(6)"
-        ))
-        .await?;
-    Ok(())
 }
 
 async fn open(world: &World, api: &Service, key: &Key, kind: &Kind) -> anyhow::Result<Response> {

@@ -8,14 +8,13 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
-use audit_schema::clickhouse::{Address, Engine, Options, migrate};
 use audit_tests::process::root;
 use audit_tests::server::Server;
 use audit_tests::world::{Key, Service, World};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-use crate::dataset::{LARGE, MONTHS, SMALL, month};
+use crate::dataset::{self, LARGE, SMALL};
 use crate::report::Report;
 
 /// What is asked for: a name, and the query for the parameters of each question.
@@ -74,7 +73,7 @@ pub(crate) async fn measure(
     let mut engine = Server::engine_on(&world, &folder)?;
     engine.run().await.context("ClickHouse")?;
     world.use_engine(&engine.url());
-    make(&world, rows).await?;
+    dataset::make(&world, rows).await?;
 
     world.set("AUDIT_QUERY_API_AUDIT__EXPORTS", "false");
     world.set("AUDIT_QUERY_API_HTTP__ACCESS_LOG", "false");
@@ -112,47 +111,6 @@ pub(crate) async fn measure(
         }
     }
     Ok(report)
-}
-
-/// Makes the log, unless it is there.
-async fn make(world: &World, rows: u64) -> anyhow::Result<()> {
-    let address = Address {
-        url: &world.clickhouse(),
-        database: &world.database,
-        user: "",
-        password: "",
-    };
-    let options = Options {
-        engine: Engine::SingleNode,
-        fsync: false,
-    };
-    migrate(address, &options).await?;
-    let there: u64 = world
-        .sql("SELECT count() FROM audit_events")
-        .await?
-        .parse()?;
-    let wanted = rows / MONTHS * MONTHS;
-    if there == wanted {
-        return Ok(());
-    }
-    world.sql("TRUNCATE TABLE audit_events").await?;
-    for number in 0..MONTHS {
-        let begun = Instant::now();
-        world.sql(&month("audit_events", number, rows)).await?;
-        eprintln!("month {number} after {:?}", begun.elapsed());
-    }
-    let watermarks = format!(
-        "INSERT INTO audit_watermarks SELECT 1, number, intDiv({wanted} + 5 - number, 6), \
-         now64(3), now64(3) FROM numbers(6)"
-    );
-    world.sql(&watermarks).await?;
-    let begun = Instant::now();
-    // As many parts as a server at rest has.
-    world
-        .sql("OPTIMIZE TABLE audit_events FINAL SETTINGS mutations_sync = 2")
-        .await?;
-    eprintln!("merged after {:?}", begun.elapsed());
-    Ok(())
 }
 
 /// The parameters of so many questions.
