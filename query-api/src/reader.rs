@@ -12,8 +12,10 @@
 mod arrivals;
 mod counts;
 mod fairness;
+mod frozen;
 mod page;
 mod refusal;
+mod total;
 mod watermarks;
 
 use std::time::{Duration, Instant};
@@ -33,14 +35,10 @@ use crate::filter::Filter;
 use crate::metrics;
 pub(crate) use counts::{By, Counts, Histogram};
 use fairness::{KeyTurn, KeyTurns};
-pub(crate) use page::{Page, Slice, Start, Total};
+use frozen::IN_FROZEN_SET;
+pub(crate) use page::{Page, Slice, Start};
 use refusal::refusal;
-
-/// A row belongs to a frozen set if its offset is below the end of its partition. A partition
-/// without one ends at 0, so none of its rows belongs to the set.
-const IN_FROZEN_SET: &str = "source_offset < transform(\
-    bitOr(bitShiftLeft(toUInt64(source_incarnation), 32), source_partition), \
-    {end_partitions:Array(UInt64)}, {end_offsets:Array(UInt64)}, toUInt64(0))";
+pub(crate) use total::Total;
 
 /// What queries of the lane for files and live readers are worth beside those of pages, which is 1.
 const BULK_PRIORITY: &str = "10";
@@ -196,18 +194,9 @@ impl Admitted<'_> {
         let predicate = filter.predicate(set.frozen_at);
         let sql = say(&format!(
             "FROM {EVENTS} WHERE {} AND {IN_FROZEN_SET}",
-            predicate.sql
+            predicate.sql()
         ));
-        let partitions: Vec<_> = set
-            .ends
-            .iter()
-            .map(|end| u64::from(end.incarnation) << 32 | u64::from(end.partition))
-            .collect();
-        let offsets: Vec<_> = set.ends.iter().map(|end| end.offset).collect();
-        predicate
-            .bind(self.client.query_raw(&sql))
-            .param("end_partitions", partitions)
-            .param("end_offsets", offsets)
+        frozen::bind(predicate.bind(self.client.query_raw(&sql)), set)
     }
 }
 

@@ -18,25 +18,44 @@ CREATE TABLE IF NOT EXISTS {table}{on_cluster}
     city               LowCardinality(String) COMMENT 'The city of the client',
     country            LowCardinality(String) COMMENT 'The country of the client',
     country_code       LowCardinality(String) COMMENT 'The country of the client, ISO 3166-1 alpha-2',
-    user_agent         String                 COMMENT 'The user agent of the client',
-    event_data         String                 COMMENT 'Everything, as it was sent: a JSON object' CODEC(ZSTD(1)),
-    created_at         DateTime64(3, 'UTC')   COMMENT 'When it happened, at the source',
-    logged_at          DateTime64(3, 'UTC')   COMMENT 'When Kafka took it' CODEC(DoubleDelta, ZSTD(1)),
+    user_agent         LowCardinality(String) COMMENT 'The user agent of the client',
+    event_data         String                 COMMENT 'Everything, as it was sent: a JSON object',
+    created_at         DateTime64(3, 'UTC')   COMMENT 'When it happened, at the source' CODEC(Delta, ZSTD(1)),
+    logged_at          DateTime64(3, 'UTC')   COMMENT 'When Kafka took it' CODEC(Delta, ZSTD(1)),
     ingested_at        DateTime64(3, 'UTC')   COMMENT 'When the consumer sent the row, on the clock of ClickHouse' CODEC(DoubleDelta, ZSTD(1)),
     source_incarnation UInt32                 COMMENT 'Position: which life of the topic' CODEC(T64, ZSTD(1)),
     source_partition   UInt32                 COMMENT 'Position: the partition' CODEC(T64, ZSTD(1)),
     source_offset      UInt64                 COMMENT 'Position: the offset' CODEC(Delta, ZSTD(1)),
+    -- Data with a \u in it may hide words behind that. It has the word U as well, which no search for
+    -- words asks for, as they are in small letters.
+    words              String                 ALIAS concat(lower(concat(event_display_name, '\n', event_data)), if(position(event_data, '\\u') > 0, '\nU', ''))
+                                              COMMENT 'The display name and the data in small letters: hasAllTokens(words, [''passkey''])',
 
-    INDEX by_event_id event_id TYPE bloom_filter(0.01) GRANULARITY 4,
-    INDEX by_user_id user_id TYPE bloom_filter(0.01) GRANULARITY 4,
-    INDEX by_organization_id organization_id TYPE bloom_filter(0.01) GRANULARITY 4,
-    INDEX by_identifier identifier TYPE bloom_filter(0.01) GRANULARITY 4,
+    -- Whose rows are where, value by value: a text index finds and counts the rows of one value
+    -- without reading the column.
+    INDEX by_user_id user_id TYPE text(tokenizer = 'array', posting_list_codec = 'bitpacking'),
+    INDEX by_organization_id organization_id TYPE text(tokenizer = 'array', posting_list_codec = 'bitpacking'),
+    INDEX by_identifier identifier TYPE text(tokenizer = 'array', posting_list_codec = 'bitpacking'),
+    INDEX by_actor_id actor_id TYPE text(tokenizer = 'array', posting_list_codec = 'bitpacking'),
+    INDEX by_session_id session_id TYPE text(tokenizer = 'array', posting_list_codec = 'bitpacking'),
+    INDEX by_request_id request_id TYPE text(tokenizer = 'array', posting_list_codec = 'bitpacking'),
+    INDEX by_event_key event_key TYPE text(tokenizer = 'array', posting_list_codec = 'bitpacking'),
+    INDEX by_ip_address toString(ip_address) TYPE text(tokenizer = 'array', posting_list_codec = 'bitpacking'),
+    INDEX by_words words TYPE text(tokenizer = 'splitByNonAlpha'),
+    INDEX by_event_id event_id TYPE bloom_filter(0.01) GRANULARITY 8,
+    INDEX by_offset (source_incarnation, source_partition, source_offset) TYPE minmax GRANULARITY 8,
 
-    -- Where the offsets of a partition are, in their order: what recovery, settling and the audit
-    -- ask for. As it names each row's place, it finds whole rows by their position, too.
+    -- The offsets of a partition in their order: what recovery, settling and the audit ask for.
     PROJECTION by_position
     (
-        SELECT _part_offset ORDER BY source_incarnation, source_partition, source_offset
+        SELECT source_incarnation, source_partition, source_offset
+        ORDER BY source_incarnation, source_partition, source_offset
+    ),
+    -- How many events there are of each kind.
+    PROJECTION by_kind
+    (
+        SELECT project_id, event_type, documented_type, outcome, country, country_code, count()
+        GROUP BY project_id, event_type, documented_type, outcome, country, country_code
     ),
 
     -- An insert that its sender has given up on must not land after its successor has looked.
@@ -47,5 +66,6 @@ ENGINE = {engine}MergeTree{replica}
 -- The month Kafka took it in is the same at every replay, and a late event stays in one part.
 PARTITION BY toYYYYMM(logged_at)
 ORDER BY (project_id, created_at, event_id)
-SETTINGS {settings}
+-- A page is made of rows far from one another: small granules are read for it.
+SETTINGS index_granularity = 1024, default_compression_codec = 'ZSTD(1)', {settings}
 COMMENT 'Every event, once. A position is here or in audit_dead_letters, never in both'

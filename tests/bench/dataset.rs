@@ -1,9 +1,9 @@
 //! A log of a year, as a Better Auth system of some size makes it, inside the engine.
 //!
 //! 50,000 users, of which the n-th most active makes 1/n of the events of the first (Zipf); 900
-//! organizations; one project with three events of ten, 200 small ones that share the rest; twelve
-//! months, each with as many events. Every value follows from the event's number, so a log of so
-//! many events is always the same one.
+//! organizations; one project with three events of ten, 200 small ones that share the rest; sessions
+//! of five events, of which 5,000 are open at a time; twelve months, each with as many events. Every
+//! value follows from the event's number, so a log of so many events is always the same one.
 
 use std::time::Instant;
 
@@ -18,6 +18,9 @@ pub(crate) const LARGE: &str = "acme";
 
 /// One of the 200 that have the others.
 pub(crate) const SMALL: &str = "project-077";
+
+/// How many sessions are open at a time.
+const OPEN: u64 = 5_000;
 
 /// The most partitions of the topic that the events are spread over.
 const PARTITIONS: u64 = 6;
@@ -142,15 +145,17 @@ fn month(table: &str, number: u64, events: u64) -> String {
         "INSERT INTO {table} ({COLUMNS}) WITH \
          number AS n, cityHash64(n, 1) AS h1, cityHash64(n, 2) AS h2, cityHash64(n, 3) AS h3, \
          cityHash64(n, 4) AS h4, h3 % 100 AS share, \
-         toUInt32(exp(h1 / 18446744073709551616. * log(50000)) - 1) AS u, \
-         toUInt32(u % 900) AS o, u % 60 AS place, \
-         if(h2 % 10 < 3, '{LARGE}', concat('project-', leftPad(toString(h4 % 200), 3, '0'))) AS project, \
+         intDiv(n, 5 * {OPEN}) * {OPEN} + n % {OPEN} AS session, cityHash64(session, 5) AS s1, \
+         cityHash64(session, 6) AS s2, \
+         toUInt32(exp(s1 / 18446744073709551616. * log(50000)) - 1) AS u, \
+         toUInt32(u % 900) AS o, u % 60 AS place, s2 % 3 AS home, \
+         if(s2 % 10 < 3, '{LARGE}', concat('project-', leftPad(toString(intDiv(s2, 10) % 200), 3, '0'))) AS project, \
          toUnixTimestamp64Milli(toDateTime64('{year}-{month:02}-01 00:00:00', 3, 'UTC')) \
          + intDiv((n - {first}) * 27 * 86400000, {rows}) + h4 % 1000 AS ms, \
          {} AS kind, concat('usr_', lower(hex(sipHash64(u)))) AS uid, \
          concat('org_', lower(hex(sipHash64(o)))) AS oid, \
          concat('user', toString(u), '@example.com') AS mail, \
-         concat('ses_', lower(hex(sipHash64(intDiv(n, 5), u)))) AS sid, \
+         concat('ses_', lower(hex(sipHash64(session)))) AS sid, \
          [{agents}][1 + u % 8] AS agent, \
          lower(hex(toUInt64(ms))) AS time \
          SELECT project, \
@@ -162,9 +167,9 @@ fn month(table: &str, number: u64, events: u64) -> String {
          if(h4 % 100 < 97, 'user', 'admin'), \
          multiIf(kind = 'user_sign_in_failed', 'failure', kind = 'security_check', 'blocked', 'success'), \
          if(share < 85, sid, ''), if(h4 % 5 = 0, concat('req_', lower(hex(h4))), ''), \
-         toIPv6(concat('::ffff:', toString(10 + sipHash64(u, h3 % 3) % 200), '.', \
-         toString(sipHash64(u, h3 % 3, 1) % 256), '.', toString(sipHash64(u, h3 % 3, 2) % 256), '.', \
-         toString(sipHash64(u, h3 % 3, 3) % 256))), \
+         toIPv6(concat('::ffff:', toString(10 + sipHash64(u, home) % 200), '.', \
+         toString(sipHash64(u, home, 1) % 256), '.', toString(sipHash64(u, home, 2) % 256), '.', \
+         toString(sipHash64(u, home, 3) % 256))), \
          concat('City ', toString(place)), concat('Country ', toString(place % 25)), \
          substring('DEATCHFRITESPLNLBECZSKHUSIHRGBIEUSCAAUNZJPKRINBRMX', 1 + 2 * (place % 25), 2), agent, \
          concat('{{\"userId\":\"', uid, '\",\"userEmail\":\"', mail, '\",\"userName\":\"User ', toString(u), \

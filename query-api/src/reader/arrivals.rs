@@ -49,7 +49,7 @@ impl Admitted<'_> {
              ORDER BY source_incarnation, source_partition, source_offset \
              LIMIT {most} BY source_incarnation, source_partition",
             EventRow::COLUMN_NAMES.join(", "),
-            predicate.sql,
+            predicate.sql(),
             ranges.collect::<Vec<_>>().join(" OR ")
         );
         let rows = predicate.bind(self.client.query_raw(&sql)).fetch_all();

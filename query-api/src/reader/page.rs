@@ -3,14 +3,15 @@
 //! A page is found by the place of its neighbour, never by time alone: rows that share a
 //! millisecond are each on one page.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use audit_schema::row::EventRow;
+use audit_schema::row::{EVENTS, EventRow};
 use clickhouse::Row;
-use serde::Deserialize;
 
-use super::refusal::is_over_limits;
-use super::{Admitted, ApiError, Filter, FrozenSet, Query, metrics, refusal, seconds};
+use super::total::{Count, Total};
+use super::{
+    Admitted, ApiError, Filter, FrozenSet, IN_FROZEN_SET, Query, frozen, metrics, refusal,
+};
 use crate::cursor::{Cursor, Direction, Place, Walk};
 use crate::filter::Order;
 
@@ -29,13 +30,6 @@ pub(super) const KEY: &[&str] = &["created_at", "event_id"];
 /// The given place, as [`PLACE`] is.
 const GIVEN_PLACE: &str = "(fromUnixTimestamp64Milli({place_time:Int64}, 'UTC'), {place_id:UUID}, \
     {place_incarnation:UInt32}, {place_partition:UInt32}, {place_offset:UInt64})";
-
-/// How much of the time for the total the engine may take, in percent: the rest is for its answer
-/// to come in time.
-const COUNTING_SHARE: u32 = 80;
-
-/// How much earlier than it should the engine may break off: it reads a clock that ticks.
-const TICK: Duration = Duration::from_millis(10);
 
 /// Where a page begins.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +58,15 @@ impl Start<'_> {
             Self::At(_) | Self::Behind(_) => 0,
         }
     }
+}
+
+/// Among which rows a page is looked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Among {
+    /// Those of the frozen set.
+    Set,
+    /// All there are.
+    All,
 }
 
 /// Which rows of a walk a page has.
@@ -102,34 +105,16 @@ pub(crate) struct Chunk {
     pub(crate) more: bool,
 }
 
-/// How many events a filter matches in a frozen set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Total {
-    /// This many.
-    Exactly(u64),
-    /// This many were seen when the time to count was over.
-    AtLeast(u64),
-}
-
-impl Total {
-    /// The number, if it is the whole number.
-    pub(crate) fn exactly(self) -> Option<u64> {
-        match self {
-            Self::Exactly(rows) => Some(rows),
-            Self::AtLeast(_) => None,
+impl Chunk {
+    /// The rows of it that are in `set`, if it is certain that no others belong in their place: up to
+    /// `limit` rows and one more were looked for among all.
+    fn within(mut self, set: &FrozenSet, limit: u64) -> Option<Self> {
+        let whole = !self.more && count(&self.rows) <= limit;
+        if whole {
+            self.rows.retain(|row| set.has(row));
         }
+        self.rows.iter().all(|row| set.has(row)).then_some(self)
     }
-
-    /// The number, whatever it says.
-    pub(crate) fn number(self) -> u64 {
-        let (Self::Exactly(rows) | Self::AtLeast(rows)) = self;
-        rows
-    }
-}
-
-#[derive(Debug, Row, Deserialize)]
-struct Count {
-    rows: u64,
 }
 
 impl Admitted<'_> {
@@ -215,18 +200,31 @@ impl Admitted<'_> {
         bytes: u64,
     ) -> Result<Chunk, ApiError> {
         let begun = Instant::now();
-        let by = async |parts| {
-            let query = self.page_query(filter, set, slice, parts);
+        let by = async |parts, among| {
+            let query = self.page_query(filter, set, slice, parts, among);
             fetch(query, bytes).await.map_err(refusal)
         };
-        let rows = match slice.start {
+        let rows = async {
             // What is skipped is not seen.
-            Start::Top(1..) => by(PLACE).await,
-            _ => match by(KEY).await {
-                Ok(found) if share_a_key(&found.rows) => by(PLACE).await,
+            if slice.start.skip() > 0 {
+                return by(PLACE, Among::Set).await;
+            }
+            // The rows of a value are few of many, and to look for the set in all of those costs
+            // more than the page. Mostly none of them came after it.
+            if filter.predicate(set.frozen_at).looked_up {
+                let found = by(KEY, Among::All).await?;
+                if !share_a_key(&found.rows)
+                    && let Some(found) = found.within(set, slice.limit)
+                {
+                    return Ok(found);
+                }
+            }
+            match by(KEY, Among::Set).await {
+                Ok(found) if share_a_key(&found.rows) => by(PLACE, Among::Set).await,
                 found => found,
-            },
+            }
         };
+        let rows = rows.await;
         metrics::queried("page", begun.elapsed());
         rows
     }
@@ -239,6 +237,7 @@ impl Admitted<'_> {
         set: &FrozenSet,
         slice: Slice<'_>,
         parts: &[&str],
+        among: Among,
     ) -> Query {
         let beside = slice.start.beside();
         let onward = beside.is_none_or(|(_, direction)| direction == Direction::Onward);
@@ -248,53 +247,32 @@ impl Admitted<'_> {
         };
         let beyond = beside.map(|_| beside_place(than));
         let order = parts.iter().map(|part| format!("{part} {direction}"));
-        let rest = format!(
-            "{} ORDER BY {} LIMIT {{rows:UInt64}} OFFSET {{skip:UInt64}}",
+        let predicate = filter.predicate(set.frozen_at);
+        let sql = format!(
+            "SELECT {} FROM {EVENTS} WHERE {}{}{} \
+             ORDER BY {} LIMIT {{rows:UInt64}} OFFSET {{skip:UInt64}}",
+            EventRow::COLUMN_NAMES.join(", "),
+            predicate.sql(),
+            match among {
+                Among::Set => format!(" AND {IN_FROZEN_SET}"),
+                Among::All => String::new(),
+            },
             beyond.unwrap_or_default(),
             order.collect::<Vec<_>>().join(", ")
         );
-        let query = self
-            .select(&EventRow::COLUMN_NAMES.join(", "), filter, set, &rest)
+        let query = frozen::bind(predicate.bind(self.client.query_raw(&sql)), set)
             .param("rows", slice.limit.saturating_add(1))
             .param("skip", slice.start.skip())
             // Reading ahead costs more than it gives where a page is all that is wanted.
             .with_setting("read_in_order_use_buffering", "0")
+            // With the first two an index of values or words is not believed, and the column read.
+            .with_setting("use_skip_indexes_for_top_k", "0")
+            .with_setting("use_top_k_dynamic_filtering", "0")
             .with_setting("max_block_size", "8192");
         match beside {
             Some((place, _)) => at(query, place),
             None => query,
         }
-    }
-
-    /// How many events there are, or how many were counted when the time for that was over.
-    async fn total(&self, filter: &Filter, set: &FrozenSet) -> Result<Total, ApiError> {
-        let begun = Instant::now();
-        let budget = self.limits.total_time;
-        let counting = budget * COUNTING_SHARE / 100;
-        // Only what reads may break off. If the whole query did, it would count nothing.
-        let query = self.query(filter, set, |events| {
-            format!(
-                "SELECT count() AS rows FROM (SELECT 1 {events} \
-                 SETTINGS max_execution_time = {}, timeout_overflow_mode = 'break')",
-                seconds(counting)
-            )
-        });
-        // Between blocks it looks at its clock.
-        let query = query.with_setting("max_block_size", "8192");
-        let counted = tokio::time::timeout(budget, query.fetch_one::<Count>()).await;
-        let took = begun.elapsed();
-        metrics::queried("total", took);
-        let total = match counted {
-            // The engine's clock began after ours, so an answer that came before its time was over
-            // is whole.
-            Ok(Ok(count)) if took.saturating_add(TICK) < counting => Ok(Total::Exactly(count.rows)),
-            Ok(Ok(count)) => Ok(Total::AtLeast(count.rows)),
-            Err(_) => Ok(Total::AtLeast(0)),
-            Ok(Err(error)) if is_over_limits(&error) => Ok(Total::AtLeast(0)),
-            Ok(Err(error)) => Err(refusal(error)),
-        };
-        metrics::totalled(matches!(total, Ok(Total::Exactly(_))));
-        total
     }
 }
 

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use uuid::Uuid;
 
-use super::page::{KEY, page, share_a_key};
+use super::page::{Among, KEY, page, share_a_key};
 use super::refusal::refusal;
 use super::watermarks::{Watermark, frozen_set};
 use super::*;
@@ -276,7 +276,7 @@ async fn the_queries_say_what_they_should() {
     for order in [Order::Descending, Order::Ascending] {
         for start in starts {
             let slice = Slice { start, limit: 50 };
-            let query = reading.page_query(&all(order), &walk.set, slice, KEY);
+            let query = reading.page_query(&all(order), &walk.set, slice, KEY, Among::Set);
             said.push(query.sql_display().to_string());
         }
     }
