@@ -1,6 +1,7 @@
 //! `/v1/audit-logs`: pages of a project's events, and single events.
 
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use audit_schema::row::{EventRow, Millis};
 use audit_service::ApiError;
@@ -19,7 +20,7 @@ use crate::filter::field::ID;
 use crate::filter::{Filter, Order};
 use crate::query_object;
 use crate::query_string::QueryString;
-use crate::reader::{Page, Slice, Start, Total};
+use crate::reader::{Page, Slice, Start, Took, Total};
 use crate::{QueryApi, metrics};
 
 /// Parameters that say which page, beside those of the filter.
@@ -174,7 +175,20 @@ fn answer(api: &QueryApi, filter: &Filter, page: &Page, set: FrozenSet) -> Respo
         as_of: api.cursors().seal_set(&walk.set, filter.reach()),
         complete_up_to: walk.set.complete_up_to.map(rfc3339),
     };
-    Json(answer).into_response()
+    ([(SERVER_TIMING, server_timing(page.took))], Json(answer)).into_response()
+}
+
+/// Where the time of a page went, for the tools of browsers and whoever looks into slow answers.
+/// Source: W3C Server Timing; milliseconds.
+const SERVER_TIMING: &str = "server-timing";
+
+fn server_timing(took: Took) -> String {
+    let millis = |time: Duration| time.as_secs_f64() * 1e3;
+    let page = format!("page;dur={:.1}", millis(took.found));
+    match took.counted {
+        Some(counted) => format!("{page}, total;dur={:.1}", millis(counted)),
+        None => page,
+    }
 }
 
 /// A page of events.

@@ -42,8 +42,8 @@ CREATE TABLE IF NOT EXISTS {table}{on_cluster}
     INDEX by_event_key event_key TYPE text(tokenizer = 'array', posting_list_codec = 'bitpacking'),
     INDEX by_ip_address toString(ip_address) TYPE text(tokenizer = 'array', posting_list_codec = 'bitpacking'),
     INDEX by_words words TYPE text(tokenizer = 'splitByNonAlpha'),
-    INDEX by_event_id event_id TYPE bloom_filter(0.01) GRANULARITY 8,
-    INDEX by_offset (source_incarnation, source_partition, source_offset) TYPE minmax GRANULARITY 8,
+    INDEX by_event_id event_id TYPE bloom_filter(0.01) GRANULARITY 1,
+    INDEX by_offset (source_incarnation, source_partition, source_offset) TYPE minmax GRANULARITY 1,
 
     -- The offsets of a partition in their order: what recovery, settling and the audit ask for.
     PROJECTION by_position
@@ -66,6 +66,5 @@ ENGINE = {engine}MergeTree{replica}
 -- The month Kafka took it in is the same at every replay, and a late event stays in one part.
 PARTITION BY toYYYYMM(logged_at)
 ORDER BY (project_id, created_at, event_id)
--- A page is made of rows far from one another: small granules are read for it.
-SETTINGS index_granularity = 1024, default_compression_codec = 'ZSTD(1)', {settings}
+SETTINGS default_compression_codec = 'ZSTD(1)', {settings}
 COMMENT 'Every event, once. A position is here or in audit_dead_letters, never in both'

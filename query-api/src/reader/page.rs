@@ -3,7 +3,7 @@
 //! A page is found by the place of its neighbour, never by time alone: rows that share a
 //! millisecond are each on one page.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use audit_schema::row::{EVENTS, EventRow};
 use clickhouse::Row;
@@ -88,6 +88,15 @@ pub(crate) struct Page {
     /// Whether the walk goes on behind it.
     pub(crate) more: bool,
     pub(crate) total: Total,
+    pub(crate) took: Took,
+}
+
+/// How long the parts of a page took; they are found and counted at the same time.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Took {
+    pub(crate) found: Duration,
+    /// `None` if the total was known.
+    pub(crate) counted: Option<Duration>,
 }
 
 impl Page {
@@ -127,15 +136,22 @@ impl Admitted<'_> {
         slice: Slice<'_>,
     ) -> Result<Page, ApiError> {
         let Walk { set, total } = walk;
+        let begun = Instant::now();
         let total = async {
             match total {
-                Some(total) => Ok(Total::Exactly(*total)),
-                None => self.total(filter, set).await,
+                Some(total) => Ok((Total::Exactly(*total), None)),
+                None => Ok((self.total(filter, set).await?, Some(begun.elapsed()))),
             }
         };
-        let rows = self.rows(filter, set, slice, u64::MAX);
-        let (found, total) = tokio::try_join!(rows, total)?;
-        Ok(page(found.rows, total, slice))
+        let rows = async {
+            let found = self.rows(filter, set, slice, u64::MAX).await?;
+            Ok((found.rows, begun.elapsed()))
+        };
+        let ((rows, found), (total, counted)) = tokio::try_join!(rows, total)?;
+        Ok(Page {
+            took: Took { found, counted },
+            ..page(rows, total, slice)
+        })
     }
 
     /// The next events of a walk, as many as `slice` says but no more than `bytes` of text by much.
@@ -265,9 +281,10 @@ impl Admitted<'_> {
             .param("skip", slice.start.skip())
             // Reading ahead costs more than it gives where a page is all that is wanted.
             .with_setting("read_in_order_use_buffering", "0")
-            // With the first two an index of values or words is not believed, and the column read.
+            // With these an index of values or words is not believed, or asked too late.
             .with_setting("use_skip_indexes_for_top_k", "0")
             .with_setting("use_top_k_dynamic_filtering", "0")
+            .with_setting("use_skip_indexes_on_data_read", "0")
             .with_setting("max_block_size", "8192");
         match beside {
             Some((place, _)) => at(query, place),
@@ -360,5 +377,6 @@ pub(super) fn page(mut rows: Vec<EventRow>, total: Total, slice: Slice<'_>) -> P
             Total::AtLeast(counted) => Total::AtLeast(counted.max(seen)),
             exactly @ Total::Exactly(_) => exactly,
         },
+        took: Took::default(),
     }
 }

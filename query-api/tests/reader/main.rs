@@ -8,6 +8,7 @@
 
 mod answers;
 mod exports;
+mod indexes;
 mod injection;
 mod isolation;
 mod leaving;
