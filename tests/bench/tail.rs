@@ -4,7 +4,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -27,10 +27,10 @@ const LIST_AGAIN: Duration = Duration::from_millis(50);
 type Published = RefCell<HashMap<String, Instant>>;
 
 /// Publishes so many events at so many a second.
-pub(crate) async fn measure(events: u32, rate: u32, logs: PathBuf) -> anyhow::Result<Report> {
-    let mut kafka = Server::kafka(&logs)?;
+pub(crate) async fn measure((events, rate): (u32, u32), logs: &Path) -> anyhow::Result<Report> {
+    let mut kafka = Server::kafka(logs)?;
     kafka.run().await.context("Kafka")?;
-    let world = World::on([&kafka.address(), ""], "bench", logs)?;
+    let world = World::on([&kafka.address(), ""], "bench", logs.to_owned())?;
     let mut engine = Server::engine(&world)?;
     engine.run().await.context("ClickHouse")?;
     world.use_engine(&engine.url());
