@@ -29,7 +29,7 @@ pub(crate) async fn measure(sizes: &Sizes, logs: &Path) -> anyhow::Result<Report
     for partitions in PARTITIONS {
         let backlog = Backlog::fill(&stage, Shape::Full, partitions, events).await?;
         for (place, consumers) in CONSUMERS.into_iter().enumerate() {
-            let of = format!("{partitions} partitions, {consumers} consumers");
+            let of = format!("partitions: {partitions}, consumers: {consumers}");
             for run in 1..=sizes.runs {
                 let number = place * sizes.runs + run;
                 let drained = backlog.by_us(&mut stage, consumers, number).await?;

@@ -64,14 +64,14 @@ pub(crate) async fn measure(sizes: &Sizes, logs: &Path) -> anyhow::Result<Report
     // What is slow only the first time is not measured.
     for (format, _) in FORMATS {
         let world = stage.world("warm")?;
-        insert(&mut stage, &world, format, 1, batch, false).await?;
+        insert(&mut stage, &world, format, (1, batch), None).await?;
     }
     for run in 1..=sizes.runs {
         for (format, name) in FORMATS {
-            for merges in [false, true] {
+            for rest in [None, Some(REST.min(sizes.time))] {
                 let world = stage.world("inserts")?;
-                let used = insert(&mut stage, &world, format, rows / batch, batch, merges).await?;
-                let with = if merges { "with" } else { "without" };
+                let used = insert(&mut stage, &world, format, (rows / batch, batch), rest).await?;
+                let with = if rest.is_some() { "with" } else { "without" };
                 let figure = format!("{name}, engine CPU per 1M rows, {with} merges");
                 let per_million = used * 1e6 / as_float(rows / batch * batch);
                 eprintln!("run {run}: {figure}: {per_million:.2} s");
@@ -90,14 +90,14 @@ pub(crate) async fn measure(sizes: &Sizes, logs: &Path) -> anyhow::Result<Report
     Ok(report)
 }
 
-/// Seconds the engine takes for so many batches.
+/// Seconds the engine takes for so many batches of so many rows; with merges, until there were none for
+/// so long.
 async fn insert(
     stage: &mut Stage,
     world: &World,
     format: Format,
-    batches: u64,
-    rows: u64,
-    merges: bool,
+    (batches, rows): (u64, u64),
+    merges: Option<Duration>,
 ) -> anyhow::Result<f64> {
     let url = world.clickhouse();
     let address = Address {
@@ -111,7 +111,7 @@ async fn insert(
         fsync: false,
     };
     migrate(address, &options).await?;
-    if !merges {
+    if merges.is_none() {
         world.sql("SYSTEM STOP MERGES audit_events").await?;
     }
     let client = connect(address).with_validation(false);
@@ -146,8 +146,8 @@ async fn insert(
         }
     }
     let mut after = stage.engine_cpu()?;
-    if merges {
-        after = merged(stage, world).await?;
+    if let Some(rest) = merges {
+        after = merged(stage, world, rest).await?;
     }
     let used = after - before;
     let stored: u64 = world
@@ -207,10 +207,10 @@ async fn json_lines(world: &World, columns: &EventColumns, now: Millis) -> anyho
 
 /// Waits until nothing has been merged for a while, and says what the engine had used when merging
 /// ended.
-async fn merged(stage: &mut Stage, world: &World) -> anyhow::Result<f64> {
+async fn merged(stage: &mut Stage, world: &World, rest: Duration) -> anyhow::Result<f64> {
     let merges = "SELECT count() FROM system.merges WHERE database = currentDatabase()";
     let (mut busy, mut used) = (Instant::now(), stage.engine_cpu()?);
-    while busy.elapsed() < REST {
+    while busy.elapsed() < rest {
         if world.sql(merges).await? != "0" {
             busy = Instant::now();
             used = stage.engine_cpu()?;

@@ -79,14 +79,19 @@ pub(crate) async fn measure(sizes: &Sizes, logs: &Path) -> anyhow::Result<Report
     for run in 1..=sizes.runs {
         for clients in CLIENTS {
             let load = ask(&world, &questions, clients, sizes.time).await?;
-            add(&mut report, &format!("idle, {clients} clients"), &load, run);
+            add(
+                &mut report,
+                &format!("idle, {}", readers(clients)),
+                &load,
+                run,
+            );
         }
         let arrivals = Arrivals::start(&world, LARGE, RATE)?;
         for clients in CLIENTS {
             let load = ask(&world, &questions, clients, sizes.time).await?;
             add(
                 &mut report,
-                &format!("arriving, {clients} clients"),
+                &format!("arriving, {}", readers(clients)),
                 &load,
                 run,
             );
@@ -94,14 +99,17 @@ pub(crate) async fn measure(sizes: &Sizes, logs: &Path) -> anyhow::Result<Report
         let (events, _) = arrivals.stop().await?;
         eprintln!("run {run}: {events} events arrived");
     }
-    let idle = report.median("idle, 1 clients, p99")?;
+    let idle = report.median("idle, 1 reader, p99")?;
     for clients in CLIENTS {
-        let under_load = report.median(&format!("arriving, {clients} clients, p99"))?;
-        let name = format!("p99, arriving with {clients} clients / idle with 1");
+        let under_load = report.median(&format!("arriving, {}, p99", readers(clients)))?;
+        let name = format!("p99, arriving with {} / idle with 1", readers(clients));
         report.add(&name, "×", under_load / idle);
         report.goal(&name, Goal::AtMost(TIMES_IDLE))?;
-        let as_many = report.median(&format!("idle, {clients} clients, p99"))?;
-        let name = format!("p99, arriving with {clients} clients / idle with as many");
+        let as_many = report.median(&format!("idle, {}, p99", readers(clients)))?;
+        let name = format!(
+            "p99, arriving with {} / idle with as many",
+            readers(clients)
+        );
         report.add(name, "×", under_load / as_many);
     }
     // Nobody writes to what is taken away.
@@ -216,6 +224,11 @@ async fn ask(
     }
     load.seconds = started.elapsed().as_secs_f64();
     Ok(load)
+}
+
+fn readers(clients: usize) -> String {
+    let s = if clients == 1 { "" } else { "s" };
+    format!("{clients} reader{s}")
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far fewer requests")]

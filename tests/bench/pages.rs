@@ -50,10 +50,12 @@ pub(crate) async fn measure(sizes: &Sizes, logs: &Path) -> anyhow::Result<Report
     world.set("AUDIT_QUERY_API_HTTP__REQUEST_TIMEOUT", "100s");
     let most = (DEEP * LIMIT).to_string();
     world.set("AUDIT_QUERY_API_QUERIES__MAX_OFFSET", &most);
+    // The API does not start without a file of keys.
+    let key = world.key(LARGE, &["read"])?;
     let api = world.query_api().await?;
     let client = Client {
         world: &world,
-        key: world.key(LARGE, &["read"])?,
+        key,
         url: api.url.clone(),
     };
     let times = TIMES.min(sizes.questions);

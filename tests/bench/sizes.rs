@@ -20,13 +20,13 @@ pub(crate) struct Flags {
     /// How often each figure is measured [default: 5, small: 1]
     #[arg(long)]
     runs: Option<usize>,
-    /// How long each measurement takes that has a rate, in seconds [default: 10, small: 1]
+    /// How long each measurement takes that has a rate, in seconds [default: 10, small: 0.5]
     #[arg(long)]
-    seconds: Option<u64>,
+    seconds: Option<f64>,
     /// How many questions are asked of each kind [default: 300, small: 3]
     #[arg(long)]
     questions: Option<u64>,
-    /// How much time the part `parts` simulates, in seconds [default: 3600, small: 10]
+    /// How much time the part `parts` simulates, in seconds [default: 3600, small: 5]
     #[arg(long)]
     simulated: Option<u64>,
     /// Of the part `reads`, only questions whose name has this in it
@@ -59,21 +59,27 @@ impl Sizes {
         let pick = |value: Option<u64>, full, small| {
             value.unwrap_or(if flags.small { small } else { full })
         };
-        let (published, tailed, slow) = if flags.small {
-            (10_000, (20, 20), 1)
+        let (published, tailed) = if flags.small {
+            (10_000, (20, 20))
         } else {
-            (300_000, (500, 20), 15)
+            (300_000, (500, 20))
         };
+        let (time, slow) = if flags.small {
+            (500, 200)
+        } else {
+            (10_000, 15_000)
+        };
+        let [time, slow] = [time, slow].map(Duration::from_millis);
         Self {
             rows: pick(flags.rows, 100_000_000, 200_000),
             events: pick(flags.events, 2_000_000, 20_000),
             runs: flags.runs.unwrap_or(if flags.small { 1 } else { 5 }),
-            time: Duration::from_secs(pick(flags.seconds, 10, 1)),
+            time: flags.seconds.map_or(time, Duration::from_secs_f64),
             questions: pick(flags.questions, 300, 3),
-            simulated: Duration::from_secs(pick(flags.simulated, 3_600, 10)),
+            simulated: Duration::from_secs(pick(flags.simulated, 3_600, 5)),
             published,
             tailed,
-            slow: Duration::from_secs(slow),
+            slow,
         }
     }
 }
