@@ -20,7 +20,8 @@ const GOAL_BYTES: f64 = 120.0;
 /// Parts of the log that are in use.
 const PARTS: &str = "active AND database = currentDatabase() AND table = 'audit_events'";
 
-/// What each column of a projection takes, of what the projection does.
+/// What each column of a projection takes, of what the projection does. 0 in a part so small that all
+/// its columns are in one file, as in a small log.
 const IN_PROJECTIONS: &str = "SELECT concat(name, ', ', column), sum(column_bytes_on_disk) \
     FROM system.projection_parts_columns WHERE PARTS GROUP BY 1";
 
@@ -39,6 +40,20 @@ const FILES: [(&str, &str); 3] = [
         "SELECT name, data_compressed_bytes + marks_bytes FROM system.data_skipping_indices \
          WHERE database = currentDatabase() AND table = 'audit_events'",
     ),
+];
+
+/// What the document has to have.
+pub(crate) const FIGURES: &[&str] = &[
+    "column event_data",
+    "column event_id",
+    "all of kind column",
+    "all of kind projection",
+    "all of kind index",
+    "all in",
+    "other files of parts",
+    "newest month, all in",
+    "newest month, plain table",
+    "newest month, all in / plain table",
 ];
 
 /// One look: sizes do not change from run to run.
@@ -97,19 +112,21 @@ async fn beside_plain(world: &World, report: &mut Report) -> anyhow::Result<()> 
     let columns = world
         .sql(
             "SELECT concat(name, ' ', type, ' ', compression_codec) FROM system.columns \
-             WHERE database = currentDatabase() AND table = 'audit_events' ORDER BY position",
+             WHERE database = currentDatabase() AND table = 'audit_events' AND default_kind = '' \
+             ORDER BY position FORMAT TSVRaw",
         )
-        .await?
-        // What is tab-separated has these before quotes.
-        .replace('\\', "");
+        .await?;
     let columns = columns.lines().collect::<Vec<_>>().join(", ");
+    let engine = world
+        .sql(
+            "SELECT engine_full FROM system.tables \
+             WHERE database = currentDatabase() AND name = 'audit_events' FORMAT TSVRaw",
+        )
+        .await?;
     for statement in [
         // A run that was killed has left it.
         "DROP TABLE IF EXISTS plain SYNC".to_owned(),
-        format!(
-            "CREATE TABLE plain ({columns}) ENGINE = MergeTree PARTITION BY toYYYYMM(logged_at) \
-             ORDER BY (project_id, created_at, event_id)"
-        ),
+        format!("CREATE TABLE plain ({columns}) ENGINE = {engine}"),
         format!("INSERT INTO plain SELECT * FROM audit_events WHERE toYYYYMM(logged_at) = {month}"),
         "OPTIMIZE TABLE plain FINAL".to_owned(),
     ] {

@@ -68,7 +68,7 @@ impl Document {
             self.head["versions"]
         );
         for (name, report) in &self.parts {
-            table += &format!("\n{name}\n{}", report.table());
+            table.extend(["\n", name, "\n", &report.table()]);
         }
         table
     }

@@ -22,6 +22,26 @@ const PARTITIONS: u32 = 6;
 /// What the peer's rows a second are to be multiplied by.
 const TIMES_PEER: f64 = 2.0;
 
+/// What the document has to have.
+pub(crate) const FIGURES: &[&str] = &[
+    "full, rows per consumer CPU-s",
+    "full, rows/s",
+    "full, rows/s flowing",
+    "full, engine CPU per 1M rows",
+    "full, broker CPU per 1M rows",
+    "full, Kafka engine, rows/s",
+    "full, Kafka engine, rows/s flowing",
+    "full, Kafka engine, engine CPU per 1M rows",
+    "full, rows/s, times the best of Kafka engine",
+    "simple, rows per consumer CPU-s",
+    "simple, rows/s",
+    "simple, rows/s flowing",
+    "simple, engine CPU per 1M rows",
+    "simple, Kafka engine, rows/s",
+    "simple, Kafka engine, engine CPU per 1M rows",
+    "simple, rows/s, times the best of Kafka engine",
+];
+
 /// A run of each, one after the other, again and again.
 pub(crate) async fn measure(sizes: &Sizes, logs: &Path) -> anyhow::Result<Report> {
     let mut stage = Stage::engine(logs).await?.and_kafka().await?;
@@ -32,7 +52,7 @@ pub(crate) async fn measure(sizes: &Sizes, logs: &Path) -> anyhow::Result<Report
         "simple": "what happened to whom, some 330 bytes",
         "topic": format!("{PARTITIONS} partitions, filled by the producer crate before"),
         "ours": "one audit-consumer as configured by default",
-        "Kafka engine": "2 consumers, blocks of 65,536 rows, a view that derives the same columns",
+        "Kafka engine": "2 consumers, blocks of 65,536 rows or a second, a view that derives the same columns",
         "table": "audit_events with its projections and indexes",
         "rows/s": "from the start until all rows can be read; flowing: from the first row on",
         "CPU": "until all rows can be read, merges until then included",

@@ -62,6 +62,20 @@ const KINDS: [Kind; 5] = [
     kind!("ndjson zstd", "ndjson", "zstd", ""),
 ];
 
+/// What the document has to have.
+pub(crate) const FIGURES: &[&str] = &[
+    "ndjson, rows",
+    "ndjson, bytes sent",
+    "ndjson, RSS peak",
+    "csv, rows",
+    "csv, RSS peak",
+    "parquet, rows",
+    "parquet, RSS peak",
+    "ndjson gzip, rows",
+    "ndjson zstd, rows",
+    "ndjson zstd, RSS peak, slow client",
+];
+
 /// Files of the largest project of a log of so many events: of all kinds, or of one format; a client
 /// hardly reads for so long.
 pub(crate) async fn measure(

@@ -10,14 +10,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use audit_schema::Position;
-use audit_schema::clickhouse::{Address, Engine, Options, connect, migrate};
-use audit_schema::row::{EVENTS, EventColumns, Millis};
+use audit_schema::row::EVENTS;
 use audit_tests::world::World;
-use chrono::Utc;
 use serde_json::json;
 
-use crate::events::{Shape, renewed};
+use crate::events::Shape;
+use crate::native;
 use crate::report::Report;
 use crate::sizes::Sizes;
 use crate::stage::Stage;
@@ -35,12 +33,26 @@ const SETTLE_AFTER: u64 = 100;
 /// How many inserts there are between two looks at the parts.
 const LOOK_EVERY: usize = 50;
 
+/// How many there are between two lines of progress.
+const TELL_EVERY: usize = 10_000;
+
 /// An insert of the simulated time.
 enum Insert {
     /// So many events of a partition.
     Events(usize, u64),
     Watermarks,
 }
+
+/// What the document has to have.
+pub(crate) const FIGURES: &[&str] = &[
+    "most parts of audit_events",
+    "most parts of audit_watermarks",
+    "merges, CPU of an hour",
+    "engine, CPU of an hour",
+    "merges, share of the engine's CPU",
+    "events of a batch",
+    "inserted in",
+];
 
 /// Inserts the batches of the simulated time.
 pub(crate) async fn measure(sizes: &Sizes, logs: &Path) -> anyhow::Result<Report> {
@@ -52,35 +64,30 @@ pub(crate) async fn measure(sizes: &Sizes, logs: &Path) -> anyhow::Result<Report
     });
     let (batches, events) = events.fold((0_u32, 0_u64), |(n, sum), e| (n + 1, sum + e));
     let mut report = Report::new(json!({
-        "runs": sizes.runs,
+        "runs": "one, which is long",
         "simulated": format!("{:?} at 100 events/s over {PARTITIONS} partitions", sizes.simulated),
         "inserts": format!("{batches} batches with {events} events, the consumer's defaults; watermarks \
                             every {SETTLE_AFTER} ms"),
         "pace": "one after the other, as fast as the engine takes them",
         "merges": "CPU of the engine's threads that merge",
     }));
-    for run in 1..=sizes.runs {
-        let world = stage.world("parts")?;
-        let begun = Instant::now();
-        let (engine, merges) = (stage.engine_cpu()?, stage.merges_cpu()?);
-        let [most, most_of_watermarks] = insert(&world, &inserts).await?;
-        let (engine, merges) = (stage.engine_cpu()? - engine, stage.merges_cpu()? - merges);
-        eprintln!("run {run}: {:?}, up to {most} parts", begun.elapsed());
-        let hour = sizes.simulated.as_secs_f64() / 3_600.0;
-        report.add("most parts of audit_events", "parts", most);
-        report.add(
-            "most parts of audit_watermarks",
-            "parts",
-            most_of_watermarks,
-        );
-        report.add("merges, CPU of an hour", "s", merges / hour);
-        report.add("engine, CPU of an hour", "s", engine / hour);
-        report.add("merges, share of the engine's CPU", "×", merges / engine);
-        report.add("inserted in", "s", begun.elapsed().as_secs_f64());
-        world
-            .sql(&format!("DROP DATABASE {} SYNC", world.database))
-            .await?;
-    }
+    let world = stage.world("parts")?;
+    let begun = Instant::now();
+    let (engine, merges) = (stage.engine_cpu()?, stage.merges_cpu()?);
+    let [most, most_of_watermarks] = insert(&world, &inserts).await?;
+    let engine = stage.engine_cpu()? - engine;
+    let merges = stage.merges_cpu()? - merges;
+    let hour = sizes.simulated.as_secs_f64() / 3_600.0;
+    report.add("most parts of audit_events", "parts", most);
+    report.add(
+        "most parts of audit_watermarks",
+        "parts",
+        most_of_watermarks,
+    );
+    report.add("merges, CPU of an hour", "s", merges / hour);
+    report.add("engine, CPU of an hour", "s", engine / hour);
+    report.add("merges, share of the engine's CPU", "×", merges / engine);
+    report.add("inserted in", "s", begun.elapsed().as_secs_f64());
     report.add(
         "events of a batch",
         "events",
@@ -120,47 +127,17 @@ fn inserts(time: Duration) -> Vec<Insert> {
 
 /// Does the inserts, and says how many parts the two tables had at most.
 async fn insert(world: &World, inserts: &[Insert]) -> anyhow::Result<[f64; 2]> {
-    let url = world.clickhouse();
-    let address = Address {
-        url: &url,
-        database: &world.database,
-        user: "",
-        password: "",
-    };
-    let options = Options {
-        engine: Engine::SingleNode,
-        fsync: false,
-    };
-    migrate(address, &options).await?;
-    let client = connect(address).with_validation(false);
+    let client = native::tables(world).await?;
     let mut pool = Shape::Full.pool();
-    let (mut number, mut offsets, mut most) = (0, [0_u64; PARTITIONS], [0.0_f64; 2]);
+    let (mut offsets, mut most) = ([0_u64; PARTITIONS], [0.0_f64; 2]);
     for (place, insert) in inserts.iter().enumerate() {
         match *insert {
             Insert::Events(partition, events) => {
                 let offset = &mut offsets[partition];
-                let mut columns = EventColumns::default();
-                for _ in 0..events {
-                    let position = Position {
-                        incarnation: 1,
-                        partition: u32::try_from(partition)?,
-                        offset: *offset,
-                    };
-                    columns.push(renewed(&mut pool, number), position, Utc::now().into());
-                    *offset += 1;
-                    number += 1;
-                }
-                let chosen: Vec<usize> = (0..columns.len()).collect();
-                let block = columns.block(&chosen, Millis::from(Utc::now()))?;
-                let mut request = client
-                    .insert_native(EVENTS)
-                    .with_setting(
-                        "insert_deduplication_token",
-                        format!("{partition}-{offset}"),
-                    )
-                    .with_setting("insert_deduplicate", "1");
-                request.write(&block).await?;
-                request.end().await?;
+                let number = u32::try_from(partition)?;
+                let columns = native::columns(&mut pool, number, *offset, events);
+                *offset += events;
+                native::insert(&client, &columns, &format!("{partition}-{offset}")).await?;
             }
             Insert::Watermarks => {
                 let rows = (0..6).zip(&offsets).map(|(partition, next)| {
@@ -173,6 +150,9 @@ async fn insert(world: &World, inserts: &[Insert]) -> anyhow::Result<[f64; 2]> {
                 );
                 world.sql(&insert).await?;
             }
+        }
+        if place % TELL_EVERY == 0 {
+            eprintln!("insert {place} of {}", inserts.len());
         }
         if place % LOOK_EVERY == 0 {
             for (most, table) in most.iter_mut().zip([EVENTS, "audit_watermarks"]) {

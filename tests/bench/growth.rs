@@ -15,6 +15,21 @@ const PARTITIONS: [u32; 3] = [1, 4, 16];
 
 const CONSUMERS: [usize; 2] = [1, 2];
 
+/// What the document has to have.
+pub(crate) const FIGURES: &[&str] = &[
+    "partitions: 1, consumers: 1, rows/s",
+    "partitions: 1, consumers: 1, rows per consumer CPU-s",
+    "partitions: 1, consumers: 2, rows/s",
+    "partitions: 4, consumers: 1, rows/s",
+    "partitions: 4, consumers: 1, rows per consumer CPU-s",
+    "partitions: 4, consumers: 2, rows/s",
+    "partitions: 4, consumers: 2, rows per consumer CPU-s",
+    "partitions: 16, consumers: 1, rows/s",
+    "partitions: 16, consumers: 1, rows per consumer CPU-s",
+    "partitions: 16, consumers: 2, rows/s",
+    "partitions: 16, consumers: 2, rows per consumer CPU-s",
+];
+
 /// Drains the same events from one, four and sixteen partitions, by one consumer and by two.
 pub(crate) async fn measure(sizes: &Sizes, logs: &Path) -> anyhow::Result<Report> {
     let mut stage = Stage::engine(logs).await?.and_kafka().await?;

@@ -1,5 +1,5 @@
 //! What a row costs the engine, by the format it comes in: the same batches as blocks of ClickHouse's
-//! Native format, as the consumer sends them, as RowBinary and as JSON lines.
+//! Native format, as the consumer sends them, as `RowBinary` and as JSON lines.
 //!
 //! All three say the same settings, and a batch is one part in each of them. The figure without
 //! merges is that of the inserts alone, on a table that may not merge; the other one has all that was
@@ -9,14 +9,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use audit_schema::Position;
-use audit_schema::clickhouse::{Address, Engine, Options, connect, migrate};
 use audit_schema::row::{EVENTS, EventColumns, EventRow, Millis};
 use audit_tests::world::World;
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
-use crate::events::{Shape, renewed};
+use crate::events::Shape;
+use crate::native::{self, SETTINGS};
 use crate::report::{Goal, Report};
 use crate::sizes::Sizes;
 use crate::stage::Stage;
@@ -30,12 +29,6 @@ const REST: Duration = Duration::from_secs(2);
 /// How often it is looked whether something is merged.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// What keeps a batch in one part, as in the consumer.
-const SETTINGS: [(&str, &str); 2] = [
-    ("min_insert_block_size_rows", "1048449"),
-    ("min_insert_block_size_bytes", "268402944"),
-];
-
 #[derive(Clone, Copy)]
 enum Format {
     Native,
@@ -47,6 +40,20 @@ const FORMATS: [(Format, &str); 3] = [
     (Format::Native, "Native"),
     (Format::RowBinary, "RowBinary"),
     (Format::JsonLines, "JSONEachRow"),
+];
+
+/// What the document has to have.
+pub(crate) const FIGURES: &[&str] = &[
+    "Native, engine CPU per 1M rows, with merges",
+    "Native, engine CPU per 1M rows, without merges",
+    "RowBinary, engine CPU per 1M rows, with merges",
+    "RowBinary, engine CPU per 1M rows, without merges",
+    "JSONEachRow, engine CPU per 1M rows, with merges",
+    "JSONEachRow, engine CPU per 1M rows, without merges",
+    "Native / RowBinary, with merges",
+    "Native / RowBinary, without merges",
+    "Native / JSONEachRow, with merges",
+    "Native / JSONEachRow, without merges",
 ];
 
 /// Inserts the same rows in each format, with and without merges.
@@ -99,44 +106,24 @@ async fn insert(
     (batches, rows): (u64, u64),
     merges: Option<Duration>,
 ) -> anyhow::Result<f64> {
-    let url = world.clickhouse();
-    let address = Address {
-        url: &url,
-        database: &world.database,
-        user: "",
-        password: "",
-    };
-    let options = Options {
-        engine: Engine::SingleNode,
-        fsync: false,
-    };
-    migrate(address, &options).await?;
+    let client = native::tables(world).await?;
     if merges.is_none() {
         world.sql("SYSTEM STOP MERGES audit_events").await?;
     }
-    let client = connect(address).with_validation(false);
+    let mut pool = Shape::Full.pool();
     let before = stage.engine_cpu()?;
     for number in 0..batches {
-        let columns = columns(number * rows, rows)?;
-        let chosen: Vec<usize> = (0..columns.len()).collect();
+        let columns = native::columns(&mut pool, 0, number * rows, rows);
         let now = Millis::from(Utc::now());
         match format {
-            Format::Native => {
-                let block = columns.block(&chosen, now)?;
-                let mut request = client.insert_native(EVENTS);
-                for (name, value) in SETTINGS {
-                    request = request.with_setting(name, value);
-                }
-                request.write(&block).await?;
-                request.end().await?;
-            }
+            Format::Native => native::insert(&client, &columns, &number.to_string()).await?,
             Format::RowBinary => {
                 let mut request = client.insert::<EventRow>(EVENTS).await?;
                 for (name, value) in SETTINGS {
                     request = request.with_setting(name, value);
                 }
-                for row in &chosen {
-                    let mut row = columns.row(*row).context("a row")?;
+                for row in 0..columns.len() {
+                    let mut row = columns.row(row).context("a row")?;
                     row.ingested_at = now;
                     request.write(&row).await?;
                 }
@@ -158,21 +145,6 @@ async fn insert(
     let drop = format!("DROP DATABASE {} SYNC", world.database);
     world.sql(&drop).await?;
     Ok(used)
-}
-
-/// Rows as the consumer makes them from records.
-fn columns(first: u64, rows: u64) -> anyhow::Result<EventColumns> {
-    let (mut pool, mut columns) = (Shape::Full.pool(), EventColumns::default());
-    for number in first..first + rows {
-        let position = Position {
-            incarnation: 1,
-            partition: 0,
-            offset: number,
-        };
-        columns.push(renewed(&mut pool, number), position, Utc::now().into());
-    }
-    ensure!(!columns.is_empty(), "no rows");
-    Ok(columns)
 }
 
 async fn json_lines(world: &World, columns: &EventColumns, now: Millis) -> anyhow::Result<()> {

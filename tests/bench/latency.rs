@@ -25,8 +25,9 @@ use crate::stage::Stage;
 /// Events a second.
 const RATES: [u64; 3] = [100, 1_000, 10_000];
 
-/// What is waited between two looks. Looking without a pause would keep a core busy.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// What is waited between two looks. Looking without a pause would keep a core busy, and make what is
+/// measured slower.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// The peer writes as often as our consumer does.
 const PEER_FLUSH: Duration = Duration::from_millis(250);
@@ -78,6 +79,22 @@ impl Reader<'_> {
         }
     }
 }
+
+/// What the document has to have.
+pub(crate) const FIGURES: &[&str] = &[
+    "100 events/s, API p50",
+    "100 events/s, API p99",
+    "100 events/s, Kafka engine p50",
+    "100 events/s, Kafka engine p99",
+    "1000 events/s, API p50",
+    "1000 events/s, API p99",
+    "1000 events/s, Kafka engine p50",
+    "1000 events/s, Kafka engine p99",
+    "10000 events/s, API p50",
+    "10000 events/s, API p99",
+    "10000 events/s, Kafka engine p50",
+    "10000 events/s, Kafka engine p99",
+];
 
 /// At each rate, ours and the peer's one after the other, again and again.
 pub(crate) async fn measure(sizes: &Sizes, logs: &Path) -> anyhow::Result<Report> {

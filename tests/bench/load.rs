@@ -46,6 +46,25 @@ struct Load {
     seconds: f64,
 }
 
+/// What the document has to have.
+pub(crate) const FIGURES: &[&str] = &[
+    "idle, 1 reader, requests/s",
+    "idle, 1 reader, p50",
+    "idle, 1 reader, p99",
+    "idle, 8 readers, p99",
+    "idle, 64 readers, p99",
+    "arriving, 1 reader, requests/s",
+    "arriving, 1 reader, p99",
+    "arriving, 8 readers, requests/s",
+    "arriving, 8 readers, p99",
+    "arriving, 64 readers, requests/s",
+    "arriving, 64 readers, p99",
+    "arriving, 64 readers, refused",
+    "p99, arriving with 1 reader / idle with 1",
+    "p99, arriving with 8 readers / idle with 1",
+    "p99, arriving with 64 readers / idle with 1",
+];
+
 /// With each number of readers, at rest and while events arrive.
 pub(crate) async fn measure(sizes: &Sizes, logs: &Path) -> anyhow::Result<Report> {
     let (stage, log) = Stage::log(sizes.rows, logs).await?;

@@ -25,6 +25,7 @@ mod inserts;
 mod kafka;
 mod latency;
 mod load;
+mod native;
 mod pages;
 mod part;
 mod peer;

@@ -40,6 +40,20 @@ struct Client<'w> {
     url: String,
 }
 
+/// What the document has to have.
+pub(crate) const FIGURES: &[&str] = &[
+    "all, page 1",
+    "all, page 2 by cursor",
+    "all, deep page by cursor",
+    "all, deep page by offset",
+    "all, deep page by cursor / page 2",
+    "all, deep page by offset / page 2",
+    "type, page 2 by cursor",
+    "type, deep page by cursor",
+    "type, deep page by cursor / page 2",
+    "type, deep page by offset / page 2",
+];
+
 /// Walks the large project: all of it, and its most frequent type.
 pub(crate) async fn measure(sizes: &Sizes, logs: &Path) -> anyhow::Result<Report> {
     let (_stage, world) = Stage::log(sizes.rows, logs).await?;

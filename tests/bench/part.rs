@@ -1,7 +1,7 @@
-//! The parts of the benchmark, and the figures that each has to give, whatever its size.
+//! The parts of the benchmark.
 //!
-//! The names are those of the document and are written out here once more, so that a figure that is
-//! not measured any more is missed.
+//! Each has a list of the figures that have to be in the document, whatever its size. They are written
+//! out there once more, so that a figure that is not measured any more is missed.
 
 use std::path::Path;
 
@@ -20,7 +20,7 @@ pub(crate) enum Part {
     Producer,
     /// A full topic drained into the table, beside ClickHouse's own Kafka engine
     Drain,
-    /// What a row costs the engine as Native block, as RowBinary and as JSON
+    /// What a row costs the engine as Native block, as `RowBinary` and as JSON
     Inserts,
     /// The drain of 1, 4 and 16 partitions by 1 and 2 consumers
     Growth,
@@ -28,7 +28,7 @@ pub(crate) enum Part {
     Latency,
     /// How long after it was published an event is seen by a live reader, and in a list
     Tail,
-    /// Parts and merges of an hour at 100 events/s
+    /// Parts and merges of an hour at 100 events/s; one run, which is long
     Parts,
     /// First pages and totals of a year of events, by each filter
     Reads,
@@ -100,152 +100,19 @@ impl Part {
     /// The figures that have to be there.
     fn figures(self) -> &'static [&'static str] {
         match self {
-            Self::Producer => &[
-                "publish p50",
-                "publish p99",
-                "publish p99.9",
-                "publish p50, FutureProducer",
-                "publish p99, FutureProducer",
-                "publish p99.9, FutureProducer",
-                "to Kafka",
-                "to Kafka, FutureProducer",
-                "spool, written",
-                "spool, drained",
-                "spool, written, fsync each",
-                "spool, drained, fsync each",
-                "POST /events/track",
-                "POST /events/track p50",
-                "POST /events/track p99",
-                "POST /events/track, CPU of ingest",
-                "POST /v1/events, 1,000 each",
-                "POST /v1/events p99, 1,000 each",
-                "POST /v1/events, CPU of ingest",
-            ],
-            Self::Drain => &[
-                "full, rows per consumer CPU-s",
-                "full, rows/s",
-                "full, rows/s flowing",
-                "full, engine CPU per 1M rows",
-                "full, broker CPU per 1M rows",
-                "full, Kafka engine, rows/s",
-                "full, Kafka engine, rows/s flowing",
-                "full, Kafka engine, engine CPU per 1M rows",
-                "full, rows/s, times the best of Kafka engine",
-                "simple, rows per consumer CPU-s",
-                "simple, rows/s",
-                "simple, rows/s flowing",
-                "simple, engine CPU per 1M rows",
-                "simple, Kafka engine, rows/s",
-                "simple, Kafka engine, engine CPU per 1M rows",
-                "simple, rows/s, times the best of Kafka engine",
-            ],
-            Self::Inserts => &[
-                "Native, engine CPU per 1M rows, with merges",
-                "Native, engine CPU per 1M rows, without merges",
-                "RowBinary, engine CPU per 1M rows, with merges",
-                "RowBinary, engine CPU per 1M rows, without merges",
-                "JSONEachRow, engine CPU per 1M rows, with merges",
-                "JSONEachRow, engine CPU per 1M rows, without merges",
-                "Native / RowBinary, with merges",
-                "Native / RowBinary, without merges",
-                "Native / JSONEachRow, with merges",
-                "Native / JSONEachRow, without merges",
-            ],
-            Self::Growth => &[
-                "partitions: 1, consumers: 1, rows/s",
-                "partitions: 1, consumers: 1, rows per consumer CPU-s",
-                "partitions: 1, consumers: 2, rows/s",
-                "partitions: 4, consumers: 1, rows/s",
-                "partitions: 4, consumers: 1, rows per consumer CPU-s",
-                "partitions: 4, consumers: 2, rows/s",
-                "partitions: 4, consumers: 2, rows per consumer CPU-s",
-                "partitions: 16, consumers: 1, rows/s",
-                "partitions: 16, consumers: 1, rows per consumer CPU-s",
-                "partitions: 16, consumers: 2, rows/s",
-                "partitions: 16, consumers: 2, rows per consumer CPU-s",
-            ],
-            Self::Latency => &[
-                "100 events/s, API p50",
-                "100 events/s, API p99",
-                "100 events/s, Kafka engine p50",
-                "100 events/s, Kafka engine p99",
-                "1000 events/s, API p50",
-                "1000 events/s, API p99",
-                "1000 events/s, Kafka engine p50",
-                "1000 events/s, Kafka engine p99",
-                "10000 events/s, API p50",
-                "10000 events/s, API p99",
-                "10000 events/s, Kafka engine p50",
-                "10000 events/s, Kafka engine p99",
-            ],
-            Self::Tail => &[
-                "tail p50", "tail p99", "tail max", "list p50", "list p99", "list max",
-            ],
-            Self::Parts => &[
-                "most parts of audit_events",
-                "most parts of audit_watermarks",
-                "merges, CPU of an hour",
-                "engine, CPU of an hour",
-                "merges, share of the engine's CPU",
-                "events of a batch",
-                "inserted in",
-            ],
+            Self::Producer => producer::FIGURES,
+            Self::Drain => drain::FIGURES,
+            Self::Inserts => inserts::FIGURES,
+            Self::Growth => growth::FIGURES,
+            Self::Latency => latency::FIGURES,
+            Self::Tail => tail::FIGURES,
+            Self::Parts => group_commit::FIGURES,
             // One of each of its questions; which there are, it says itself.
             Self::Reads => &[],
-            Self::Pages => &[
-                "all, page 1",
-                "all, page 2 by cursor",
-                "all, deep page by cursor",
-                "all, deep page by offset",
-                "all, deep page by cursor / page 2",
-                "all, deep page by offset / page 2",
-                "type, page 2 by cursor",
-                "type, deep page by cursor",
-                "type, deep page by cursor / page 2",
-                "type, deep page by offset / page 2",
-            ],
-            Self::Load => &[
-                "idle, 1 reader, requests/s",
-                "idle, 1 reader, p50",
-                "idle, 1 reader, p99",
-                "idle, 8 readers, p99",
-                "idle, 64 readers, p99",
-                "arriving, 1 reader, requests/s",
-                "arriving, 1 reader, p99",
-                "arriving, 8 readers, requests/s",
-                "arriving, 8 readers, p99",
-                "arriving, 64 readers, requests/s",
-                "arriving, 64 readers, p99",
-                "arriving, 64 readers, refused",
-                "p99, arriving with 1 reader / idle with 1",
-                "p99, arriving with 8 readers / idle with 1",
-                "p99, arriving with 64 readers / idle with 1",
-            ],
-            Self::Export => &[
-                "ndjson, rows",
-                "ndjson, bytes sent",
-                "ndjson, RSS peak",
-                "csv, rows",
-                "csv, RSS peak",
-                "parquet, rows",
-                "parquet, RSS peak",
-                "ndjson gzip, rows",
-                "ndjson zstd, rows",
-                "ndjson zstd, RSS peak, slow client",
-            ],
-            Self::Disk => &[
-                "column event_data",
-                "column event_id",
-                "projection by_position",
-                "index by_event_id",
-                "all of kind column",
-                "all of kind projection",
-                "all of kind index",
-                "all in",
-                "newest month, all in",
-                "newest month, plain table",
-                "newest month, all in / plain table",
-            ],
+            Self::Pages => pages::FIGURES,
+            Self::Load => load::FIGURES,
+            Self::Export => export::FIGURES,
+            Self::Disk => disk::FIGURES,
         }
     }
 }

@@ -28,6 +28,29 @@ const RATE: u32 = 50_000;
 /// How long Kafka has to take the rest.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What the document has to have.
+pub(crate) const FIGURES: &[&str] = &[
+    "publish p50",
+    "publish p99",
+    "publish p99.9",
+    "publish p50, FutureProducer",
+    "publish p99, FutureProducer",
+    "publish p99.9, FutureProducer",
+    "to Kafka",
+    "to Kafka, FutureProducer",
+    "spool, written",
+    "spool, drained",
+    "spool, written, fsync each",
+    "spool, drained, fsync each",
+    "POST /events/track",
+    "POST /events/track p50",
+    "POST /events/track p99",
+    "POST /events/track, CPU of ingest",
+    "POST /v1/events, 1,000 each",
+    "POST /v1/events p99, 1,000 each",
+    "POST /v1/events, CPU of ingest",
+];
+
 /// So many times each: latency in the caller, events to Kafka, the spool, ingest over HTTP.
 pub(crate) async fn measure(sizes: &Sizes, logs: &Path) -> anyhow::Result<Report> {
     let mut server = Server::kafka(logs)?;

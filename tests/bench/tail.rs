@@ -26,6 +26,11 @@ const LIST_AGAIN: Duration = Duration::from_millis(50);
 /// When each event was published, by its id.
 type Published = RefCell<HashMap<String, Instant>>;
 
+/// What the document has to have.
+pub(crate) const FIGURES: &[&str] = &[
+    "tail p50", "tail p99", "tail max", "list p50", "list p99", "list max",
+];
+
 /// Publishes so many events at so many a second.
 pub(crate) async fn measure((events, rate): (u32, u32), logs: &Path) -> anyhow::Result<Report> {
     let mut kafka = Server::kafka(logs)?;
