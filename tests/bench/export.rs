@@ -14,8 +14,8 @@ use reqwest::Response;
 use reqwest::header::ACCEPT_ENCODING;
 use serde_json::json;
 
-use crate::dataset::LARGE;
 use crate::report::Report;
+use crate::sizes::Sizes;
 use crate::stage::Stage;
 
 /// What a client that hardly reads waits before it takes the next piece.
@@ -76,25 +76,24 @@ pub(crate) const FIGURES: &[&str] = &[
     "ndjson zstd, RSS peak, slow client",
 ];
 
-/// Files of the largest project of a log of so many events: of all kinds, or of one format; a client
-/// hardly reads for so long.
+/// Files of one project of the kept log: of all kinds, or of one format.
 pub(crate) async fn measure(
-    rows: u64,
+    sizes: &Sizes,
     format: Option<&str>,
-    slow_for: Duration,
     logs: &Path,
 ) -> anyhow::Result<Report> {
+    let (rows, project, slow_for) = (sizes.rows, sizes.exported, sizes.slow);
     let (_stage, world) = Stage::log(rows, logs).await?;
-    let count = format!("SELECT count() FROM audit_events WHERE project_id = '{LARGE}'");
+    let count = format!("SELECT count() FROM audit_events WHERE project_id = '{project}'");
     let events: u64 = world.sql(&count).await?.parse()?;
 
-    let key = world.key(LARGE, &["read"])?;
+    let key = world.key(project, &["read"])?;
     world.set("AUDIT_QUERY_API_AUDIT__EXPORTS", "false");
     let api = world.query_api().await?;
     let mut report = Report::new(json!({
         "rows": rows,
         "events": events,
-        "log": "a year of a Better Auth system, of which one project is exported",
+        "log": format!("a year of a Better Auth system, of which the project {project} is exported"),
         "fast": "a client that reads as fast as it can",
         "slow": format!("a client that pauses {SLOW_PAUSE:?} after each piece, for {slow_for:?}"),
         "RSS": "of the query API: before each file, and its peak until the end of it",

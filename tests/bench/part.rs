@@ -83,7 +83,7 @@ impl Part {
             Self::Load => load::measure(sizes, logs).await,
             Self::Export => {
                 let format = flags.format.as_deref();
-                export::measure(sizes.rows, format, sizes.slow, logs).await
+                export::measure(sizes, format, logs).await
             }
             Self::Disk => disk::measure(sizes, logs).await,
         }?;

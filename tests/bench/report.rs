@@ -164,3 +164,35 @@ impl Report {
         json!({ "work": self.work, "figures": figures })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(of_runs: &[f64]) -> Report {
+        let mut report = Report::new(json!({}));
+        for value in of_runs {
+            report.add("rows/s", "rows/s", *value);
+        }
+        report
+    }
+
+    #[test]
+    fn a_figure_is_the_median_of_its_runs_and_says_whether_it_is_good_enough() {
+        let mut report = report(&[3.0, 1.0, 2.0]);
+        report.goal("rows/s", Goal::AtLeast(2.0)).unwrap();
+        let figure = &report.json()["figures"]["rows/s"];
+        assert_eq!([&figure["min"], &figure["max"]], [&json!(1.0), &json!(3.0)]);
+        assert_eq!(figure["median"], 2.0);
+        assert_eq!(figure["goal"], json!({ "atLeast": 2.0, "met": true }));
+        assert!(report.goal("rows", Goal::AtMost(1.0)).is_err());
+    }
+
+    #[test]
+    fn a_report_without_a_figure_or_with_one_that_is_no_number_is_refused() {
+        assert!(report(&[1.0]).check(&["rows/s"]).is_ok());
+        assert!(report(&[1.0]).check(&["rows/s", "MB/s"]).is_err());
+        assert!(report(&[1.0, f64::NAN]).check(&["rows/s"]).is_err());
+        assert!(report(&[]).check(&[]).is_err());
+    }
+}

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::dataset::{LARGE, SMALL};
+
 /// What the flags say.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Flags {
@@ -50,6 +52,8 @@ pub(crate) struct Sizes {
     pub(crate) published: u32,
     /// Events that live readers wait for, and how many of them come in a second.
     pub(crate) tailed: (u32, u32),
+    /// The project that files are made of.
+    pub(crate) exported: &'static str,
     /// How long a client of a file hardly reads.
     pub(crate) slow: Duration,
 }
@@ -79,6 +83,7 @@ impl Sizes {
             simulated: Duration::from_secs(pick(flags.simulated, 3_600, 5)),
             published,
             tailed,
+            exported: if flags.small { SMALL } else { LARGE },
             slow,
         }
     }
