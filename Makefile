@@ -1,8 +1,7 @@
-# The commands: `make run`, `make test`, `make test-long`, `make chaos`, `make fuzz`, and
-# `make bench-producer`, `bench-tail` and `bench-export`. They fetch what they need on first use.
+# The commands: `make run`, `make test`, `make test-long`, `make chaos`, `make bench` and `make fuzz`.
+# They fetch what they need on first use.
 
-.PHONY: run test test-long chaos bench-producer bench-tail bench-export fuzz lint better-auth \
-	openapi-tools tools test-tools
+.PHONY: run test test-long chaos bench fuzz lint better-auth openapi-tools tools test-tools
 
 # The stack on this machine: Kafka, ClickHouse and the audit log, behind one address.
 run: tools
@@ -14,6 +13,7 @@ test: tools test-tools better-auth openapi-tools
 	cargo build --workspace --bins
 	cargo test --workspace --no-fail-fast
 	target/debug/audit-chaos --seed 102 --minutes 2.8 >/dev/null
+	target/debug/audit-bench --small >/dev/null
 
 # What is too long for every change: a hundred thousand random filters against their second telling.
 test-long: tools
@@ -28,21 +28,13 @@ chaos: tools
 	cargo build --workspace --bins
 	target/debug/audit-chaos --seed $(SEED) --minutes $(MINUTES)
 
-# What publishing costs, on this machine; one JSON document on stdout.
-bench-producer: tools
-	cargo build --release --package audit-tests --package audit-ingest --package audit-local --bins
-	target/release/audit-bench producer
-
-# How far behind live readers are, on this machine; one JSON document on stdout.
-bench-tail: tools
-	cargo build --release --workspace --bins
-	target/release/audit-bench tail
-
-# Files of a table of ROWS events: how fast they come, and the memory they take meanwhile.
-ROWS ?= 10000000
-bench-export: tools
-	cargo build --release --workspace --bins
-	target/release/audit-bench export --rows $(ROWS)
+# The numbers of this machine: one JSON document on stdout, a table on stderr. PART names one part or
+# several, and FLAGS change their sizes; `target/release/audit-bench --help` tells both.
+PART ?=
+FLAGS ?=
+bench: tools
+	@cargo build --release --workspace --bins
+	@target/release/audit-bench $(PART) $(FLAGS)
 
 # A million arbitrary inputs each for what reads foreign bytes: the spool, and bodies of requests.
 fuzz:

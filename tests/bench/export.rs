@@ -5,21 +5,20 @@
     reason = "counts and bytes of a run are far smaller"
 )]
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
-use audit_tests::server::Server;
+use anyhow::ensure;
 use audit_tests::world::{Key, Service, World};
 use reqwest::Response;
 use reqwest::header::ACCEPT_ENCODING;
 use serde_json::json;
 
-use crate::dataset::{self, LARGE};
 use crate::report::Report;
+use crate::sizes::Sizes;
+use crate::stage::Stage;
 
-/// How long a client hardly reads, and what it waits before it takes the next piece.
-const SLOW_FOR: Duration = Duration::from_secs(15);
+/// What a client that hardly reads waits before it takes the next piece.
 const SLOW_PAUSE: Duration = Duration::from_millis(20);
 
 /// How much of the end of a file is looked at.
@@ -63,29 +62,40 @@ const KINDS: [Kind; 5] = [
     kind!("ndjson zstd", "ndjson", "zstd", ""),
 ];
 
-/// Makes a log of so many events, and files of its largest project: of all kinds, or of one format.
+/// What the document has to have.
+pub(crate) const FIGURES: &[&str] = &[
+    "ndjson, rows",
+    "ndjson, bytes sent",
+    "ndjson, RSS peak",
+    "csv, rows",
+    "csv, RSS peak",
+    "parquet, rows",
+    "parquet, RSS peak",
+    "ndjson gzip, rows",
+    "ndjson zstd, rows",
+    "ndjson zstd, RSS peak, slow client",
+];
+
+/// Files of one project of the kept log: of all kinds, or of one format.
 pub(crate) async fn measure(
-    rows: u64,
+    sizes: &Sizes,
     format: Option<&str>,
-    logs: PathBuf,
+    logs: &Path,
 ) -> anyhow::Result<Report> {
-    let world = World::on(["127.0.0.1:1", ""], "bench", logs)?;
-    let mut engine = Server::engine(&world)?;
-    engine.run().await.context("ClickHouse")?;
-    world.use_engine(&engine.url());
-    dataset::make(&world, rows).await?;
-    let count = format!("SELECT count() FROM audit_events WHERE project_id = '{LARGE}'");
+    let (rows, project, slow_for) = (sizes.rows, sizes.exported, sizes.slow);
+    let (_stage, world) = Stage::log(rows, logs).await?;
+    let count = format!("SELECT count() FROM audit_events WHERE project_id = '{project}'");
     let events: u64 = world.sql(&count).await?.parse()?;
 
-    let key = world.key(LARGE, &["read"])?;
+    let key = world.key(project, &["read"])?;
     world.set("AUDIT_QUERY_API_AUDIT__EXPORTS", "false");
     let api = world.query_api().await?;
     let mut report = Report::new(json!({
         "rows": rows,
         "events": events,
-        "log": "a year of a Better Auth system, of which one project is exported",
+        "log": format!("a year of a Better Auth system, of which the project {project} is exported"),
         "fast": "a client that reads as fast as it can",
-        "slow": format!("a client that pauses {SLOW_PAUSE:?} after each piece, for {SLOW_FOR:?}"),
+        "slow": format!("a client that pauses {SLOW_PAUSE:?} after each piece, for {slow_for:?}"),
         "RSS": "of the query API: before each file, and its peak until the end of it",
         "beside": "engine, query API and client share the cores",
     }));
@@ -104,7 +114,7 @@ pub(crate) async fn measure(
 
         report.add(slow_before, "MiB", mebibytes(api.process.resident()?));
         api.process.forget_peak()?;
-        slow(open(&world, &api, &key, kind).await?).await?;
+        slow(open(&world, &api, &key, kind).await?, slow_for).await?;
         report.add(slow_peak, "MiB", mebibytes(api.process.peak()?));
     }
     Ok(report)
@@ -135,9 +145,9 @@ async fn fast(mut answer: Response, kind: &Kind) -> anyhow::Result<u64> {
     Ok(bytes)
 }
 
-async fn slow(mut answer: Response) -> anyhow::Result<()> {
+async fn slow(mut answer: Response, time: Duration) -> anyhow::Result<()> {
     let started = Instant::now();
-    while started.elapsed() < SLOW_FOR && answer.chunk().await?.is_some() {
+    while started.elapsed() < time && answer.chunk().await?.is_some() {
         tokio::time::sleep(SLOW_PAUSE).await;
     }
     Ok(())

@@ -8,13 +8,13 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use audit_tests::process::Process;
 use audit_tests::world::Service;
 use hdrhistogram::Histogram;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
+use crate::cpu;
 use crate::events::body;
 use crate::report::Report;
 
@@ -35,9 +35,9 @@ pub(crate) async fn track(
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let requests = (0..CONNECTIONS).map(|n| request(&ingest.url, "/events/track", key, &body(n)));
-    let cpu = cpu_seconds(&ingest.process)?;
+    let cpu = cpu::seconds(&ingest.process)?;
     let load = run(&ingest.url, requests.collect(), time).await?;
-    let used = cpu_seconds(&ingest.process)? - cpu;
+    let used = cpu::seconds(&ingest.process)? - cpu;
     let requests = f64::from(load.requests);
     report.add("POST /events/track", "requests/s", requests / load.seconds);
     report.add("POST /events/track p50", "ms", millis(&load.took, 0.5));
@@ -62,9 +62,9 @@ pub(crate) async fn batches(
         format!("[{}]", events.join(","))
     };
     let requests = (0..8).map(|n| request(&ingest.url, "/v1/events", key, &batch(n)));
-    let cpu = cpu_seconds(&ingest.process)?;
+    let cpu = cpu::seconds(&ingest.process)?;
     let load = run(&ingest.url, requests.collect(), time).await?;
-    let used = cpu_seconds(&ingest.process)? - cpu;
+    let used = cpu::seconds(&ingest.process)? - cpu;
     let events = f64::from(load.requests) * 1_000.0;
     report.add(
         "POST /v1/events, 1,000 each",
@@ -151,21 +151,4 @@ async fn read(stream: &mut TcpStream, answer: &mut Vec<u8>) -> anyhow::Result<()
             return Ok(());
         }
     }
-}
-
-/// What a process has used of the processors, its children included.
-fn cpu_seconds(process: &Process) -> anyhow::Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.id().as_raw_nonzero()))?;
-    let fields = stat
-        .rsplit(')')
-        .next()
-        .context("fields")?
-        .split_whitespace();
-    let ticks: Vec<f64> = fields
-        .skip(11)
-        .take(2)
-        .map(str::parse)
-        .collect::<Result<_, _>>()?;
-    // A tick is a hundredth of a second on every Linux we run on.
-    Ok(ticks.iter().sum::<f64>() / 100.0)
 }

@@ -1,4 +1,9 @@
-//! The topic, and the yardstick: rdkafka's own `FutureProducer` with the same settings.
+//! The topic, what lies in it before a run, and the yardstick: rdkafka's own `FutureProducer` with
+//! the same settings.
+
+use std::time::Duration;
+
+use anyhow::ensure;
 
 use audit_schema::{Event, wire};
 use audit_tests::world::World;
@@ -7,6 +12,8 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::future_producer::DeliveryFuture;
 use rdkafka::producer::{FutureProducer, FutureRecord};
+
+use crate::events::{Shape, renewed};
 
 /// The topic as `audit-consumer migrate` makes it.
 pub(crate) async fn create_topic(world: &World) -> anyhow::Result<()> {
@@ -19,6 +26,22 @@ pub(crate) async fn create_topic(world: &World) -> anyhow::Result<()> {
         .into_iter()
         .try_for_each(|made| made.map(drop))
         .map_err(|(topic, code)| anyhow::anyhow!("{topic}: {code}"))
+}
+
+/// How long Kafka has to take the rest.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Publishes so many events of a shape, as auth servers do, and waits until Kafka has them.
+pub(crate) async fn preload(world: &World, shape: Shape, events: u64) -> anyhow::Result<()> {
+    let (mut pool, producer) = (shape.pool(), world.producer()?);
+    for number in 0..events {
+        while producer.in_memory() > 50_000 {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        drop(producer.publish(renewed(&mut pool, number)));
+    }
+    ensure!(producer.flush(PATIENCE).await, "Kafka takes too long");
+    Ok(())
 }
 
 /// What one would write without the producer crate.

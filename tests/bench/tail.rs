@@ -4,7 +4,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -26,11 +26,16 @@ const LIST_AGAIN: Duration = Duration::from_millis(50);
 /// When each event was published, by its id.
 type Published = RefCell<HashMap<String, Instant>>;
 
+/// What the document has to have.
+pub(crate) const FIGURES: &[&str] = &[
+    "tail p50", "tail p99", "tail max", "list p50", "list p99", "list max",
+];
+
 /// Publishes so many events at so many a second.
-pub(crate) async fn measure(events: u32, rate: u32, logs: PathBuf) -> anyhow::Result<Report> {
-    let mut kafka = Server::kafka(&logs)?;
+pub(crate) async fn measure((events, rate): (u32, u32), logs: &Path) -> anyhow::Result<Report> {
+    let mut kafka = Server::kafka(logs)?;
     kafka.run().await.context("Kafka")?;
-    let world = World::on([&kafka.address(), ""], "bench", logs)?;
+    let world = World::on([&kafka.address(), ""], "bench", logs.to_owned())?;
     let mut engine = Server::engine(&world)?;
     engine.run().await.context("ClickHouse")?;
     world.use_engine(&engine.url());

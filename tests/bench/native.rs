@@ -1,0 +1,74 @@
+//! The table and its rows as the consumer writes them: events taken apart into columns, a block of
+//! ClickHouse's Native format for each insert.
+
+use audit_schema::Event;
+use audit_schema::Position;
+use audit_schema::clickhouse::{Address, Engine, Options, connect, migrate};
+use audit_schema::row::{EVENTS, EventColumns, Millis};
+use audit_tests::world::World;
+use chrono::Utc;
+use clickhouse::Client;
+
+use crate::events::renewed;
+
+/// What keeps a batch in one part, as in the consumer.
+pub(crate) const SETTINGS: [(&str, &str); 2] = [
+    ("min_insert_block_size_rows", "1048449"),
+    ("min_insert_block_size_bytes", "268402944"),
+];
+
+/// Makes the tables of a world, and gives the client that the consumer would use.
+pub(crate) async fn tables(world: &World) -> anyhow::Result<Client> {
+    let url = world.clickhouse();
+    let address = Address {
+        url: &url,
+        database: &world.database,
+        user: "",
+        password: "",
+    };
+    let options = Options {
+        engine: Engine::SingleNode,
+        fsync: false,
+    };
+    migrate(address, &options).await?;
+    Ok(connect(address).with_validation(false))
+}
+
+/// The events of so many offsets of a partition, from `first` on, as Kafka would have taken them now.
+pub(crate) fn columns(
+    pool: &mut [Event<'static>],
+    partition: u32,
+    first: u64,
+    events: u64,
+) -> EventColumns {
+    let mut columns = EventColumns::default();
+    for offset in first..first + events {
+        let position = Position {
+            incarnation: 1,
+            partition,
+            offset,
+        };
+        columns.push(renewed(pool, offset), position, Utc::now().into());
+    }
+    columns
+}
+
+/// Inserts them as one block, as `consumer/src/writer.rs` does.
+pub(crate) async fn insert(
+    client: &Client,
+    columns: &EventColumns,
+    token: &str,
+) -> anyhow::Result<()> {
+    let rows: Vec<usize> = (0..columns.len()).collect();
+    let block = columns.block(&rows, Millis::from(Utc::now()))?;
+    let mut request = client
+        .insert_native(EVENTS)
+        .with_setting("insert_deduplication_token", token)
+        .with_setting("insert_deduplicate", "1")
+        .with_setting("max_partitions_per_insert_block", "1");
+    for (name, value) in SETTINGS {
+        request = request.with_setting(name, value);
+    }
+    request.write(&block).await?;
+    Ok(request.end().await?)
+}
