@@ -6,12 +6,13 @@
 //! by half.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::time::Instant;
 
 use audit_schema::dead_letter::{ABSENT, DUPLICATE, DeadLetter, SKIPPED};
 use audit_schema::row::{EventColumns, Millis};
 use audit_schema::{OffsetRange, Position, wire};
-use chrono::{DateTime, Datelike, Utc};
+use chrono::{DateTime, Datelike, Months, NaiveDate, NaiveTime, Utc};
 use uuid::Uuid;
 
 /// One partition in one life of the topic.
@@ -108,6 +109,8 @@ pub struct Batch {
     repeated: Vec<usize>,
     bytes: usize,
     last_logged_at: Option<Millis>,
+    /// The month of all its records, known from the first.
+    month: Option<Range<Millis>>,
     opened: Instant,
 }
 
@@ -124,6 +127,7 @@ impl Batch {
             repeated: Vec::new(),
             bytes: 0,
             last_logged_at: None,
+            month: None,
             opened: Instant::now(),
         }
     }
@@ -136,9 +140,8 @@ impl Batch {
                 found: record.offset,
             });
         }
-        if self
-            .last_logged_at
-            .is_some_and(|last| month(last) != month(record.logged_at))
+        if let Some(month) = &self.month
+            && !month.contains(&record.logged_at)
         {
             return Err(NotNext::OtherMonth);
         }
@@ -168,6 +171,7 @@ impl Batch {
         }
         self.bytes = self.bytes.saturating_add(record.value.len());
         self.last_logged_at = Some(record.logged_at);
+        self.month.get_or_insert_with(|| month(record.logged_at));
         self.next = self.next.saturating_add(1);
         Ok(())
     }
@@ -211,7 +215,8 @@ impl Batch {
             value: Vec::new(),
             logged_at: self.last_logged_at.unwrap_or(logged_at),
         });
-        self.last_logged_at.get_or_insert(logged_at);
+        let logged_at = *self.last_logged_at.get_or_insert(logged_at);
+        self.month.get_or_insert_with(|| month(logged_at));
         self.next = run.end();
         Ok(())
     }
@@ -288,15 +293,17 @@ impl Batch {
 
     /// The keys of the events that may be stored already.
     pub fn suspects(&self) -> Vec<EventKey> {
-        self.suspects
-            .iter()
-            .filter_map(|suspect| self.key(suspect.row))
+        let mut suspects = self.suspects.iter().map(|suspect| suspect.row).peekable();
+        (0..)
+            .zip(self.keys())
+            .filter(|(row, _)| suspects.next_if_eq(row).is_some())
+            .map(|(_, key)| key)
             .collect()
     }
 
-    fn key(&self, row: usize) -> Option<EventKey> {
-        let (project, created_at, id) = self.events.primary_key(row)?;
-        Some(EventKey {
+    fn keys(&self) -> impl Iterator<Item = EventKey> {
+        let keys = self.events.primary_keys();
+        keys.map(|(project, created_at, id)| EventKey {
             project: project.to_owned(),
             created_at,
             id,
@@ -307,16 +314,12 @@ impl Batch {
     /// of a stored first copy for, and those whose first copy is earlier in this batch.
     pub fn resolve_suspects(&mut self, stored: &HashMap<EventKey, u64>) {
         let mut seen: HashMap<EventKey, u64> = HashMap::new();
-        for row in 0..self.events.len() {
-            if let (Some(key), Some(offset)) = (self.key(row), self.offset(Table::Events, row)) {
-                seen.entry(key).or_insert(offset);
-            }
+        for (key, offset) in self.keys().zip(self.events.offsets()) {
+            seen.entry(key).or_insert(*offset);
         }
-        for suspect in std::mem::take(&mut self.suspects) {
-            let (Some(key), Some(offset)) = (
-                self.key(suspect.row),
-                self.offset(Table::Events, suspect.row),
-            ) else {
+        let keys = self.suspects();
+        for (suspect, key) in std::mem::take(&mut self.suspects).into_iter().zip(keys) {
+            let Some(offset) = self.offset(Table::Events, suspect.row) else {
                 continue;
             };
             let earlier = seen.get(&key).filter(|first| **first < offset);
@@ -341,9 +344,13 @@ impl Batch {
     }
 }
 
-fn month(time: Millis) -> (i32, u32) {
-    let time = DateTime::<Utc>::from(time);
-    (time.year(), time.month())
+/// The month of a time, from its first millisecond to that of the next.
+fn month(time: Millis) -> Range<Millis> {
+    let day = DateTime::<Utc>::from(time).date_naive();
+    let first = day.with_day(1).unwrap_or(day);
+    let next = first.checked_add_months(Months::new(1)).unwrap_or(first);
+    let begin = |day: NaiveDate| day.and_time(NaiveTime::MIN).and_utc().into();
+    begin(first)..begin(next)
 }
 
 #[cfg(test)]
@@ -410,10 +417,10 @@ mod tests {
             ..record(offset, &value)
         };
         batch.push(&at(0, "2026-01-31T23:59:59.999Z")).unwrap();
-        assert_eq!(
-            batch.push(&at(1, "2026-02-01T00:00:00Z")),
-            Err(NotNext::OtherMonth)
-        );
+        batch.push(&at(1, "2026-01-01T00:00:00Z")).unwrap();
+        for other in ["2026-02-01T00:00:00Z", "2025-12-31T23:59:59.999Z"] {
+            assert_eq!(batch.push(&at(2, other)), Err(NotNext::OtherMonth));
+        }
     }
 
     #[test]

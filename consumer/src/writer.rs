@@ -9,10 +9,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use audit_schema::OffsetRange;
 use audit_schema::clickhouse::{Engine, WATERMARKS, local_table};
 use audit_schema::dead_letter::{self, DEAD_LETTERS, DeadLetter};
 use audit_schema::row::{EVENTS, Millis};
+use audit_schema::{OffsetRange, native};
 use clickhouse::error::Error;
 use clickhouse::{Client, Row};
 use serde::{Deserialize, Serialize};
@@ -184,20 +184,14 @@ impl Store for Writer {
         // A block that cannot be built was never sent, and never will be.
         let block = block.map_err(InsertError::Refused)?;
         let started = std::time::Instant::now();
-        let mut request = self
-            .client
-            .insert_native(table)
+        let request = native::insert(&self.client, table)
             .with_setting("insert_deduplication_token", insert.token)
             .with_setting("insert_deduplicate", "1")
             .with_setting("min_insert_block_size_rows", "1048449")
             .with_setting("min_insert_block_size_bytes", "268402944")
             .with_setting("max_partitions_per_insert_block", "1")
             .with_timeouts(Some(self.insert_timeout), Some(self.insert_timeout));
-        let answer = async {
-            request.write(&block).await?;
-            request.end().await
-        };
-        let answer = answer.await;
+        let answer = block.send(request).await;
         metrics::insert_seconds(started.elapsed());
         drop(turn.place);
         answer.map_err(in_doubt)

@@ -1,12 +1,10 @@
 //! A record that cannot become an event: stored with its bytes and the reason, never dropped.
 
 use clickhouse::error::Error;
-use clickhouse::native::builder::BlockBuilder;
-use clickhouse::native::encode::{Encode, ValueWriter};
-use clickhouse::native::{Block, DataTypeNode};
 
 use crate::Position;
-use crate::row::Millis;
+use crate::native::{Block, put_text};
+use crate::row::{Cell, Millis};
 
 /// The table of dead letters.
 pub const DEAD_LETTERS: &str = "audit_dead_letters";
@@ -53,86 +51,39 @@ pub struct DeadLetter {
     pub logged_at: Millis,
 }
 
-/// Any bytes, in a `String` column.
-struct Bytes<'a>(&'a [u8]);
-
-impl Encode for Bytes<'_> {
-    fn produces() -> DataTypeNode {
-        DataTypeNode::String
-    }
-
-    fn encode(
-        &self,
-        writer: &mut ValueWriter<'_>,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        Ok(writer.write_string(self.0)?)
-    }
-}
-
 /// Dead letters as one block to insert, sent at `ingested_at`.
 ///
 /// # Errors
 /// If there are none.
-pub fn block(letters: &[&DeadLetter], ingested_at: Millis) -> Result<Block, Error> {
-    let mut builder = BlockBuilder::new();
-    column(
-        &mut builder,
-        "source_incarnation",
-        letters.iter().map(|l| l.position.incarnation),
-    )?;
-    column(
-        &mut builder,
-        "source_partition",
-        letters.iter().map(|l| l.position.partition),
-    )?;
-    column(
-        &mut builder,
-        "source_offset",
-        letters.iter().map(|l| l.position.offset),
-    )?;
-    column(
-        &mut builder,
-        "source_offset_last",
-        letters.iter().map(|l| l.last_offset),
-    )?;
-    column(&mut builder, "kind", letters.iter().map(|l| l.kind))?;
-    column(
-        &mut builder,
-        "reason",
-        letters.iter().map(|l| l.reason.as_str()),
-    )?;
-    column(
-        &mut builder,
-        "record_key",
-        letters.iter().map(|l| Bytes(&l.key)),
-    )?;
-    column(
-        &mut builder,
-        "record_value",
-        letters.iter().map(|l| Bytes(&l.value)),
-    )?;
-    column(
-        &mut builder,
-        "logged_at",
-        letters.iter().map(|l| l.logged_at),
-    )?;
-    column(
-        &mut builder,
-        "ingested_at",
-        letters.iter().map(|_| ingested_at),
-    )?;
-    builder.build().map_err(|error| Error::Other(error.into()))
-}
-
-fn column<T: Encode>(
-    builder: &mut BlockBuilder,
-    name: &str,
-    values: impl Iterator<Item = T>,
-) -> Result<(), Error> {
-    builder
-        .upsert_column::<T>(name)
-        .map_err(|error| Error::Other(error.into()))?
-        .add_all(values)
-        .map_err(Error::Other)?;
-    Ok(())
+pub fn block(letters: &[&DeadLetter], ingested_at: Millis) -> Result<Block<'static>, Error> {
+    let mut block = Block::of(letters.len())?;
+    let mut numbers = |name, number: fn(&DeadLetter) -> u64| {
+        let values = letters.iter().flat_map(|l| number(l).to_le_bytes());
+        block.column(name, u64::TYPE, values.collect());
+    };
+    numbers("source_offset", |l| l.position.offset);
+    numbers("source_offset_last", |l| l.last_offset);
+    let mut places = |name, number: fn(&DeadLetter) -> u32| {
+        let values = letters.iter().flat_map(|l| number(l).to_le_bytes());
+        block.column(name, u32::TYPE, values.collect());
+    };
+    places("source_incarnation", |l| l.position.incarnation);
+    places("source_partition", |l| l.position.partition);
+    // Keys and values are any bytes, which a String may hold.
+    let mut texts = |name, text: fn(&DeadLetter) -> &[u8]| {
+        let mut values = Vec::new();
+        for letter in letters {
+            put_text(&mut values, text(letter));
+        }
+        block.column(name, String::TYPE, values.into());
+    };
+    texts("kind", |l| l.kind.as_bytes());
+    texts("reason", |l| l.reason.as_bytes());
+    texts("record_key", |l| &l.key);
+    texts("record_value", |l| &l.value);
+    let logged_at = letters.iter().flat_map(|l| l.logged_at.0.to_le_bytes());
+    block.column("logged_at", Millis::TYPE, logged_at.collect());
+    let sent_at = ingested_at.0.to_le_bytes().repeat(letters.len());
+    block.column("ingested_at", Millis::TYPE, sent_at.into());
+    Ok(block)
 }

@@ -21,7 +21,7 @@ impl<'a> EventData<'a> {
         if !raw.get().starts_with('{') {
             return Err(InvalidEvent::DataNotAnObject);
         }
-        if depth(raw.get()) > MAX_DEPTH {
+        if too_deep(raw.get()) {
             return Err(InvalidEvent::DataTooDeep);
         }
         Ok(Self(raw))
@@ -64,6 +64,16 @@ impl<'de: 'a, 'a> Deserialize<'de> for EventData<'a> {
         let raw = <&RawValue>::deserialize(deserializer)?;
         Self::new(Cow::Borrowed(raw)).map_err(serde::de::Error::custom)
     }
+}
+
+/// Whether a valid JSON text is nested too deeply.
+fn too_deep(json: &str) -> bool {
+    // Nothing is nested deeper than it has brackets, and those are counted many at a time.
+    let brackets = json
+        .bytes()
+        .filter(|byte| matches!(byte, b'{' | b'['))
+        .count();
+    brackets > MAX_DEPTH && depth(json) > MAX_DEPTH
 }
 
 /// The deepest nesting of a valid JSON text.

@@ -1,12 +1,11 @@
 //! The facts that are read out of event data, for columns of their own.
 
 use std::borrow::Cow;
-use std::fmt;
 
-use serde::de::{IgnoredAny, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::members::members;
 use crate::{EventData, Outcome, SecurityVerdict};
 
 /// What the plugin says in event data and we keep in columns of their own.
@@ -16,89 +15,118 @@ use crate::{EventData, Outcome, SecurityVerdict};
 /// `@better-auth/infra` 0.4.5 (`tests/fixtures/capture.ndjson`).
 #[derive(Debug, Default)]
 pub(crate) struct Facts<'a> {
-    values: [Option<Cow<'a, str>>; KEYS.len()],
+    values: [Option<Cow<'a, str>>; Key::COUNT],
     proof_of_work: bool,
 }
 
-/// The names of the facts, at their places in [`Facts::values`].
-const KEYS: [&str; 17] = [
-    "userId",
-    // The plugin's spelling in both team member events.
-    "userid",
-    "acceptedById",
-    "inviteeId",
-    "identifier",
-    "userEmail",
-    "memberEmail",
-    "inviteeEmail",
-    "userName",
-    "triggeredBy",
-    "triggerContext",
-    "organizationId",
-    "sessionId",
-    "userAgent",
-    "outcome",
-    "type",
-    "action",
-];
+macro_rules! keys {
+    ($($(#[$doc:meta])* $key:ident = $name:literal,)*) => {
+        /// The names of the facts.
+        #[derive(Debug, Clone, Copy)]
+        enum Key {
+            $($(#[$doc])* $key,)*
+        }
+
+        impl Key {
+            const COUNT: usize = [$($name),*].len();
+
+            fn named(name: &str) -> Option<Self> {
+                Some(match name {
+                    $($name => Self::$key,)*
+                    _ => return None,
+                })
+            }
+        }
+    };
+}
+
+keys! {
+    UserId = "userId",
+    /// The plugin's spelling in both team member events.
+    Userid = "userid",
+    AcceptedById = "acceptedById",
+    InviteeId = "inviteeId",
+    Identifier = "identifier",
+    UserEmail = "userEmail",
+    MemberEmail = "memberEmail",
+    InviteeEmail = "inviteeEmail",
+    UserName = "userName",
+    TriggeredBy = "triggeredBy",
+    TriggerContext = "triggerContext",
+    OrganizationId = "organizationId",
+    SessionId = "sessionId",
+    UserAgent = "userAgent",
+    Outcome = "outcome",
+    Type = "type",
+    Action = "action",
+}
 
 impl<'a> Facts<'a> {
     /// Reads the facts out of event data.
     pub(crate) fn of(data: &'a EventData<'_>) -> Self {
-        // The text was checked to be an object when it became event data.
-        serde_json::from_str(data.get()).unwrap_or_default()
+        let mut facts = Self::default();
+        for (name, value) in members(data.get()) {
+            // A name that is no text, such as half of a surrogate pair, is none of ours.
+            let name = text(name).unwrap_or_default();
+            if let Some(key) = Key::named(&name) {
+                if let Some(fact) = facts.values.get_mut(key as usize) {
+                    *fact = text(value);
+                }
+            } else if name == "evaluatedChecks" {
+                facts.proof_of_work = serde_json::from_str::<Vec<&RawValue>>(value)
+                    .is_ok_and(|checks| checks.iter().any(|c| c.get() == "\"pow_challenge\""));
+            }
+        }
+        facts
     }
 
-    fn first(&self, keys: &[&str]) -> &str {
+    fn first(&self, keys: &[Key]) -> &str {
         keys.iter()
-            .filter_map(|key| {
-                let place = KEYS.iter().position(|known| known == key)?;
-                self.values.get(place)?.as_deref()
-            })
+            .filter_map(|key| self.values.get(*key as usize)?.as_deref())
             .find(|value| !value.is_empty() && *value != "unknown")
             .unwrap_or_default()
     }
 
     pub(crate) fn user_id(&self) -> &str {
-        self.first(&["userId", "userid", "acceptedById", "inviteeId"])
+        self.first(&[Key::UserId, Key::Userid, Key::AcceptedById, Key::InviteeId])
     }
 
     pub(crate) fn identifier(&self) -> &str {
         self.first(&[
-            "identifier",
-            "userEmail",
-            "memberEmail",
-            "inviteeEmail",
-            "userName",
+            Key::Identifier,
+            Key::UserEmail,
+            Key::MemberEmail,
+            Key::InviteeEmail,
+            Key::UserName,
         ])
     }
 
     pub(crate) fn actor_id(&self) -> &str {
-        self.first(&["triggeredBy"])
+        self.first(&[Key::TriggeredBy])
     }
 
     pub(crate) fn actor_type(&self) -> &str {
-        self.first(&["triggerContext"])
+        self.first(&[Key::TriggerContext])
     }
 
     pub(crate) fn organization_id(&self) -> &str {
-        self.first(&["organizationId"])
+        self.first(&[Key::OrganizationId])
     }
 
     pub(crate) fn session_id(&self) -> &str {
-        self.first(&["sessionId"])
+        self.first(&[Key::SessionId])
     }
 
     pub(crate) fn user_agent(&self) -> &str {
-        self.first(&["userAgent"])
+        self.first(&[Key::UserAgent])
     }
 
     /// What a security event is named by.
     pub(crate) fn verdict(&self) -> SecurityVerdict<'_> {
         let word = |key| Some(self.first(&[key])).filter(|word| !word.is_empty());
         SecurityVerdict {
-            outcome: word("outcome"),
-            signal: word("type"),
+            outcome: word(Key::Outcome),
+            signal: word(Key::Type),
             proof_of_work: self.proof_of_work,
         }
     }
@@ -107,8 +135,8 @@ impl<'a> Facts<'a> {
     pub(crate) fn outcome(&self, event_type: &str) -> Outcome {
         match (
             event_type,
-            self.first(&["outcome"]),
-            self.first(&["action"]),
+            self.first(&[Key::Outcome]),
+            self.first(&[Key::Action]),
         ) {
             ("user_sign_in_failed", ..) => Outcome::Failure,
             ("security_blocked" | "security_geo_blocked" | "security_bot_blocked", ..)
@@ -122,51 +150,21 @@ impl<'a> Facts<'a> {
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Facts<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(FactsVisitor)
-    }
-}
-
-struct FactsVisitor;
-
-impl<'de> Visitor<'de> for FactsVisitor {
-    type Value = Facts<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Facts<'de>, M::Error> {
-        let mut facts = Facts::default();
-        while let Some(raw) = map.next_key::<&RawValue>()? {
-            // A key that is no text, such as half of a surrogate pair, is none of ours.
-            let key = text(raw).unwrap_or_default();
-            let place = KEYS.iter().position(|known| *known == key);
-            if let Some(value) = place.and_then(|place| facts.values.get_mut(place)) {
-                *value = text(map.next_value()?);
-            } else if key == "evaluatedChecks" {
-                let checks: &RawValue = map.next_value()?;
-                facts.proof_of_work = serde_json::from_str::<Vec<&RawValue>>(checks.get())
-                    .is_ok_and(|checks| checks.iter().any(|c| c.get() == "\"pow_challenge\""));
-            } else {
-                map.next_value::<IgnoredAny>()?;
-            }
-        }
-        Ok(facts)
-    }
-}
-
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// A text or number as text.
-fn text(value: &RawValue) -> Option<Cow<'_, str>> {
-    match value.get().bytes().next()? {
-        b'"' => serde_json::from_str::<Text<'_>>(value.get())
+/// A text or number, as it is written, as text.
+#[inline]
+fn text(value: &str) -> Option<Cow<'_, str>> {
+    match value.bytes().next()? {
+        b'"' if value.contains('\\') => serde_json::from_str::<Text<'_>>(value)
             .ok()
             .map(|text| text.0),
-        b'-' | b'0'..=b'9' => Some(Cow::Borrowed(value.get())),
+        b'"' => value
+            .strip_prefix('"')
+            .and_then(|rest| rest.strip_suffix('"'))
+            .map(Cow::Borrowed),
+        b'-' | b'0'..=b'9' => Some(Cow::Borrowed(value)),
         _ => None,
     }
 }

@@ -18,6 +18,10 @@ pub mod dead_letter;
 #[cfg(feature = "clickhouse")]
 mod facts;
 #[cfg(feature = "clickhouse")]
+mod members;
+#[cfg(feature = "clickhouse")]
+pub mod native;
+#[cfg(feature = "clickhouse")]
 pub mod row;
 
 pub use event::{Actor, Event, EventBuilder, InvalidEvent, Location, Outcome};

@@ -1,20 +1,20 @@
 //! An event in the table `audit_events`: the one list of its columns, for insert and for select.
 //!
 //! [`EventColumns`] takes events apart into columns, one contiguous buffer each, and gives any
-//! choice of its rows as a block of ClickHouse's Native format. [`EventRow`] is the same list,
+//! choice of its rows as a block of ClickHouse's Native format. Texts are kept as they are sent, so
+//! that all rows together are a block without being copied. [`EventRow`] is the same list,
 //! row by row, for reading. Every fact is derived here, once; the server interprets nothing.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr};
 
 use chrono::{DateTime, Utc};
 use clickhouse::error::Error;
-use clickhouse::native::builder::BlockBuilder;
-use clickhouse::native::encode::{Encode, ValueWriter};
-use clickhouse::native::{Block, DataTypeNode};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::facts::Facts;
+use crate::native::{Block, put_text, texts};
 use crate::{Event, Position};
 
 /// The table of events.
@@ -59,75 +59,103 @@ impl From<Millis> for DateTime<Utc> {
     }
 }
 
-impl Encode for Millis {
-    fn produces() -> DataTypeNode {
-        #[expect(
-            clippy::expect_used,
-            reason = "a constant type name; every insert test reads it"
-        )]
-        DataTypeNode::new("DateTime64(3, 'UTC')").expect("a type ClickHouse knows")
-    }
-
-    fn encode(
-        &self,
-        writer: &mut ValueWriter<'_>,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        Ok(writer.write_fixed(&self.0.to_le_bytes())?)
-    }
-}
-
-/// A value of one column, and how many of them are kept together.
-trait Cell {
-    type Ref<'a>: Encode;
+/// A value of one column, how many of them are kept together, and how they are sent.
+pub(crate) trait Cell {
+    type Ref<'a>;
     type Column: Default;
 
+    /// Its type as ClickHouse names it. What the table holds as `LowCardinality(String)` is sent as
+    /// `String`, too.
+    const TYPE: &'static str;
+
     fn push(column: &mut Self::Column, value: Self::Ref<'_>);
-    fn at(column: &Self::Column, row: usize) -> Option<Self::Ref<'_>>;
+    fn values(column: &Self::Column) -> impl Iterator<Item = Self::Ref<'_>>;
+    /// The values of these rows, or of all, as they are sent.
+    fn sent<'a>(column: &'a Self::Column, rows: Option<&[usize]>) -> Cow<'a, [u8]>;
 }
 
-/// Texts end to end in one buffer.
+/// Texts end to end, each behind its length: as they are sent.
 #[derive(Debug, Default)]
-pub struct TextColumn {
-    bytes: String,
-    ends: Vec<usize>,
-}
+pub struct TextColumn(Vec<u8>);
 
 impl Cell for String {
     type Ref<'a> = &'a str;
     type Column = TextColumn;
 
+    const TYPE: &'static str = "String";
+
+    #[inline]
     fn push(column: &mut TextColumn, value: &str) {
-        column.bytes.push_str(value);
-        column.ends.push(column.bytes.len());
+        put_text(&mut column.0, value.as_bytes());
     }
 
-    fn at(column: &TextColumn, row: usize) -> Option<&str> {
-        let start = match row.checked_sub(1) {
-            Some(before) => *column.ends.get(before)?,
-            None => 0,
+    fn values(column: &TextColumn) -> impl Iterator<Item = &str> {
+        texts(&column.0).map(|text| str::from_utf8(text.bytes()).unwrap_or_default())
+    }
+
+    fn sent<'a>(column: &'a TextColumn, rows: Option<&[usize]>) -> Cow<'a, [u8]> {
+        let Some(rows) = rows else {
+            return Cow::Borrowed(&column.0);
         };
-        column.bytes.get(start..*column.ends.get(row)?)
+        let written = texts(&column.0).map(|text| text.written);
+        Cow::Owned(chosen(written, rows).flatten().copied().collect())
     }
 }
 
+/// The values of these rows, which ascend.
+fn chosen<T>(values: impl Iterator<Item = T>, rows: &[usize]) -> impl Iterator<Item = T> {
+    let mut rows = rows.iter().copied().peekable();
+    let mut values = (0..).zip(values);
+    std::iter::from_fn(move || {
+        let wanted = rows.next()?;
+        let found = values.find(|(row, _)| *row == wanted)?;
+        Some(found.1)
+    })
+}
+
 macro_rules! plain_cells {
-    ($($cell:ty),*) => {
+    ($($cell:ty as $kind:literal, $bytes:expr;)*) => {
         $(impl Cell for $cell {
             type Ref<'a> = $cell;
             type Column = Vec<$cell>;
 
+            const TYPE: &'static str = $kind;
+
+            #[inline]
             fn push(column: &mut Vec<$cell>, value: $cell) {
                 column.push(value);
             }
 
-            fn at(column: &Vec<$cell>, row: usize) -> Option<$cell> {
-                column.get(row).copied()
+            fn values(column: &Vec<$cell>) -> impl Iterator<Item = $cell> {
+                column.iter().copied()
+            }
+
+            fn sent<'a>(column: &'a Vec<$cell>, rows: Option<&[usize]>) -> Cow<'a, [u8]> {
+                let bytes: fn($cell) -> _ = $bytes;
+                Cow::Owned(match rows {
+                    None => column.iter().copied().flat_map(bytes).collect(),
+                    Some(rows) => chosen(column.iter().copied(), rows).flat_map(bytes).collect(),
+                })
             }
         })*
     };
 }
 
-plain_cells!(Uuid, Ipv6Addr, Millis, u32, u64);
+plain_cells! {
+    Uuid as "UUID", |id| {
+        // Two halves, each with its lowest byte first.
+        let (high, low) = id.as_u64_pair();
+        let mut bytes = [0_u8; 16];
+        let (first, second) = bytes.split_at_mut(8);
+        first.copy_from_slice(&high.to_le_bytes());
+        second.copy_from_slice(&low.to_le_bytes());
+        bytes
+    };
+    Ipv6Addr as "IPv6", |address| address.octets();
+    Millis as "DateTime64(3, 'UTC')", |time| time.0.to_le_bytes();
+    u32 as "UInt32", u32::to_le_bytes;
+    u64 as "UInt64", u64::to_le_bytes;
+}
 
 macro_rules! event_columns {
     ($($(#[$meta:meta])* $name:ident: $cell:ty),* $(,)?) => {
@@ -155,31 +183,35 @@ macro_rules! event_columns {
                 $(<$cell as Cell>::push(&mut self.$name, row.$name);)*
             }
 
-            /// One row as it will be read, except that it was not sent yet.
+            /// One row as it will be read, except that it was not sent yet. Walks over all before.
             pub fn row(&self, row: usize) -> Option<EventRow> {
                 Some(EventRow {
-                    $($name: <$cell as Cell>::at(&self.$name, row)?.into(),)*
+                    $($name: <$cell as Cell>::values(&self.$name).nth(row)?.into(),)*
                     ingested_at: Millis::default(),
                 })
             }
 
-            /// The chosen rows as one block to insert, sent at `ingested_at`.
+            /// The chosen rows, which ascend, as one block to insert, sent at `ingested_at`.
             ///
             /// # Errors
             /// If no row is chosen, or one that does not exist.
-            pub fn block(&self, rows: &[usize], ingested_at: Millis) -> Result<Block, Error> {
-                let mut builder = BlockBuilder::new();
-                $(builder
-                    .upsert_column::<<$cell as Cell>::Ref<'_>>(stringify!($name))
-                    .map_err(|error| Error::Other(error.into()))?
-                    .add_all(rows.iter().filter_map(|row| <$cell as Cell>::at(&self.$name, *row)))
-                    .map_err(Error::Other)?;)*
-                builder
-                    .upsert_column::<Millis>("ingested_at")
-                    .map_err(|error| Error::Other(error.into()))?
-                    .add_all(rows.iter().map(|_| ingested_at))
-                    .map_err(Error::Other)?;
-                builder.build().map_err(|error| Error::Other(error.into()))
+            pub fn block(&self, rows: &[usize], ingested_at: Millis) -> Result<Block<'_>, Error> {
+                if rows.last().is_some_and(|last| *last >= self.len()) {
+                    return Err(Error::Other("a row that does not exist was chosen".into()));
+                }
+                if !rows.is_sorted_by(|a, b| a < b) {
+                    return Err(Error::Other("the chosen rows do not ascend".into()));
+                }
+                let mut block = Block::of(rows.len())?;
+                let choice = (rows.len() < self.len()).then_some(rows);
+                $(block.column(
+                    stringify!($name),
+                    <$cell as Cell>::TYPE,
+                    <$cell as Cell>::sent(&self.$name, choice),
+                );)*
+                let sent_at = ingested_at.0.to_le_bytes().repeat(rows.len());
+                block.column("ingested_at", Millis::TYPE, sent_at.into());
+                Ok(block)
             }
         }
     };
@@ -309,12 +341,11 @@ impl EventColumns {
         &self.source_offset
     }
 
-    /// The full primary key of a row: project, time, id.
-    pub fn primary_key(&self, row: usize) -> Option<(&str, Millis, Uuid)> {
-        Some((
-            String::at(&self.project_id, row)?,
-            Millis::at(&self.created_at, row)?,
-            Uuid::at(&self.event_id, row)?,
-        ))
+    /// The full primary key of each row: project, time, id.
+    pub fn primary_keys(&self) -> impl Iterator<Item = (&str, Millis, Uuid)> {
+        String::values(&self.project_id)
+            .zip(Millis::values(&self.created_at))
+            .zip(Uuid::values(&self.event_id))
+            .map(|((project, created_at), id)| (project, created_at, id))
     }
 }

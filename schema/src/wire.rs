@@ -99,7 +99,13 @@ pub fn decode<'a>(value: &'a [u8], version: Option<&[u8]>) -> Result<Event<'a>, 
     if value.len() > MAX_EVENT_BYTES {
         return Err(TooLarge { bytes: value.len() }.into());
     }
-    serde_json::from_slice(value).map_err(|error| DecodeError::Malformed(error.to_string()))
+    // Texts are then checked for UTF-8 all together and not one by one; for bytes that are not, the
+    // error says where.
+    let event = match str::from_utf8(value) {
+        Ok(value) => serde_json::from_str(value),
+        Err(_) => serde_json::from_slice(value),
+    };
+    event.map_err(|error| DecodeError::Malformed(error.to_string()))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::sync::{LazyLock, mpsc};
 use audit_query_api::{Config, QueryApi, router};
 use audit_schema::clickhouse::{Address, Engine, Options, connect, migrate};
 use audit_schema::row::{EVENTS, EventColumns, Millis};
-use audit_schema::{Event, EventBuilder, EventId, EventType, Position};
+use audit_schema::{Event, EventBuilder, EventId, EventType, Position, native};
 use audit_service::http;
 use audit_service::keys::{ApiKeys, NewKey, Scope, add_key};
 use axum::Router;
@@ -146,9 +146,8 @@ impl Stand {
         }
         let rows: Vec<_> = (0..events.len()).collect();
         let block = columns.block(&rows, Utc::now().into()).unwrap();
-        let mut insert = self.client.insert_native(EVENTS);
-        insert.write(&block).await.unwrap();
-        insert.end().await.unwrap();
+        let insert = native::insert(&self.client, EVENTS);
+        block.send(insert).await.unwrap();
     }
 
     /// Says that the first `count` events of the log are readable.
