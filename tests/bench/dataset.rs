@@ -77,6 +77,11 @@ const TYPES: [(&str, &str, u64, &str); 10] = [
     ),
 ];
 
+/// The SQL of the id of the user of a rank, from 0: the most active.
+pub(crate) fn user(rank: &str) -> String {
+    format!("concat('usr_', lower(hex(sipHash64(toUInt32({rank})))))")
+}
+
 /// Makes the tables, and the log of so many events, unless it is there.
 pub(crate) async fn make(world: &World, rows: u64) -> anyhow::Result<()> {
     let address = Address {

@@ -1,5 +1,5 @@
 //! What an event takes on disk: each column, projection and index, and all of it; beside a table with
-//! the same columns and codecs and nothing else, with the rows of one month.
+//! the same columns and codecs and nothing else, of which one month is compared.
 //!
 //! Taken from the engine's own tables, of the kept log, whose parts are merged. What they say of a
 //! part is the size of its files; the part as a whole is compared with the sum of them.
@@ -10,6 +10,7 @@ use anyhow::Context;
 use audit_tests::world::World;
 use serde_json::json;
 
+use crate::plain;
 use crate::report::{Goal, Report};
 use crate::sizes::Sizes;
 use crate::stage::Stage;
@@ -64,8 +65,7 @@ pub(crate) async fn measure(sizes: &Sizes, logs: &Path) -> anyhow::Result<Report
         "rows": rows,
         "log": "the kept log, whose parts are merged",
         "column": "data and marks, compressed",
-        "plain": "the same columns, codecs, key and partitions, no index and no projection; \
-                  one month of the log",
+        "plain": "the same columns, codecs, key and partitions, no index and no projection",
         "runs": "one: sizes do not change",
     }));
     let mut told = 0.0;
@@ -81,7 +81,7 @@ pub(crate) async fn measure(sizes: &Sizes, logs: &Path) -> anyhow::Result<Report
     report.add("all in", "B/event", all);
     report.add("other files of parts", "B/event", all - told);
     report.goal("all in", Goal::AtMost(GOAL_BYTES))?;
-    beside_plain(&world, &mut report).await?;
+    beside_plain(&world, &mut report, logs).await?;
     Ok(report)
 }
 
@@ -105,45 +105,19 @@ async fn listed(
 }
 
 /// The newest month, in our table and in one without indexes and projections.
-async fn beside_plain(world: &World, report: &mut Report) -> anyhow::Result<()> {
-    let month = world
-        .sql("SELECT max(toYYYYMM(logged_at)) FROM audit_events")
-        .await?;
-    let columns = world
-        .sql(
-            "SELECT concat(name, ' ', type, ' ', compression_codec) FROM system.columns \
-             WHERE database = currentDatabase() AND table = 'audit_events' AND default_kind = '' \
-             ORDER BY position FORMAT TSVRaw",
-        )
-        .await?;
-    let columns = columns.lines().collect::<Vec<_>>().join(", ");
-    let engine = world
-        .sql(
-            "SELECT engine_full FROM system.tables \
-             WHERE database = currentDatabase() AND name = 'audit_events' FORMAT TSVRaw",
-        )
-        .await?;
-    for statement in [
-        // A run that was killed has left it.
-        "DROP TABLE IF EXISTS plain SYNC".to_owned(),
-        format!("CREATE TABLE plain ({columns}) ENGINE = {engine}"),
-        format!("INSERT INTO plain SELECT * FROM audit_events WHERE toYYYYMM(logged_at) = {month}"),
-        "OPTIMIZE TABLE plain FINAL".to_owned(),
-    ] {
-        world.sql(&statement).await?;
-    }
-    let bytes_per_row = |table: &str| {
-        format!(
-            "SELECT sum(bytes_on_disk) / sum(rows) FROM system.parts WHERE active \
-             AND database = currentDatabase() AND table = '{table}' AND partition = '{month}'"
-        )
-    };
-    let ours = number(world, &bytes_per_row("audit_events")).await?;
-    let plain = number(world, &bytes_per_row("plain")).await?;
+async fn beside_plain(world: &World, report: &mut Report, logs: &Path) -> anyhow::Result<()> {
+    let month = "SELECT max(toYYYYMM(logged_at)) FROM audit_events";
+    let month = world.sql(month).await?;
+    let plain = plain::make(world, logs).await?;
+    let bytes_per_row = format!(
+        "SELECT sum(bytes_on_disk) / sum(rows) FROM system.parts WHERE active \
+         AND database = currentDatabase() AND table = 'audit_events' AND partition = '{month}'"
+    );
+    let ours = number(world, &bytes_per_row).await?;
+    let without = number(&plain, &bytes_per_row).await?;
     report.add("newest month, all in", "B/event", ours);
-    report.add("newest month, plain table", "B/event", plain);
-    report.add("newest month, all in / plain table", "×", ours / plain);
-    world.sql("DROP TABLE plain SYNC").await?;
+    report.add("newest month, plain table", "B/event", without);
+    report.add("newest month, all in / plain table", "×", ours / without);
     Ok(())
 }
 

@@ -10,6 +10,7 @@
 )]
 
 mod arrivals;
+mod cold;
 mod cpu;
 mod dataset;
 mod disk;
@@ -29,6 +30,7 @@ mod native;
 mod pages;
 mod part;
 mod peer;
+mod plain;
 mod producer;
 mod reads;
 mod report;

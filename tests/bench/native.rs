@@ -4,6 +4,7 @@
 use audit_schema::Event;
 use audit_schema::Position;
 use audit_schema::clickhouse::{Address, Engine, Options, connect, migrate};
+use audit_schema::native;
 use audit_schema::row::{EVENTS, EventColumns, Millis};
 use audit_tests::world::World;
 use chrono::Utc;
@@ -61,14 +62,12 @@ pub(crate) async fn insert(
 ) -> anyhow::Result<()> {
     let rows: Vec<usize> = (0..columns.len()).collect();
     let block = columns.block(&rows, Millis::from(Utc::now()))?;
-    let mut request = client
-        .insert_native(EVENTS)
+    let mut request = native::insert(client, EVENTS)
         .with_setting("insert_deduplication_token", token)
         .with_setting("insert_deduplicate", "1")
         .with_setting("max_partitions_per_insert_block", "1");
     for (name, value) in SETTINGS {
         request = request.with_setting(name, value);
     }
-    request.write(&block).await?;
-    Ok(request.end().await?)
+    Ok(block.send(request).await?)
 }

@@ -77,7 +77,7 @@ impl Part {
             Self::Parts => group_commit::measure(sizes, logs).await,
             Self::Reads => {
                 let only = flags.only.as_deref();
-                reads::measure(sizes.rows, sizes.questions, only, logs.to_owned()).await
+                reads::measure(sizes, only, logs).await
             }
             Self::Pages => pages::measure(sizes, logs).await,
             Self::Load => load::measure(sizes, logs).await,
@@ -107,8 +107,7 @@ impl Part {
             Self::Latency => latency::FIGURES,
             Self::Tail => tail::FIGURES,
             Self::Parts => group_commit::FIGURES,
-            // One of each of its questions; which there are, it says itself.
-            Self::Reads => &[],
+            Self::Reads => reads::FIGURES,
             Self::Pages => pages::FIGURES,
             Self::Load => load::FIGURES,
             Self::Export => export::FIGURES,

@@ -1,147 +1,296 @@
-//! Reading a year of events: the first page with its total, for each filter, in a large and a small
-//! project, beside the same question in SQL without our indexes.
+//! First pages and totals of a year of events: by each filter and by each pair of two, in a large
+//! and in a small project, beside the same questions of a table without indexes.
 //!
-//! The log is made once, inside the engine, and kept in `target/bench-log` for the next run.
-#![expect(clippy::cast_precision_loss, reason = "times of a run are far smaller")]
+//! A question asks for an event that is there: its keys are those of an event drawn by lot, so
+//! frequent keys are asked for more often, and both keys of a pair meet. How long page and total took
+//! is what the API says of it (`Server-Timing`); they are read at the same time, and an answer is
+//! there when both are.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
-use audit_tests::process::root;
-use audit_tests::server::Server;
-use audit_tests::world::{Key, Service, World};
+use audit_tests::world::{Service, World};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
+use crate::cold;
 use crate::dataset::{self, LARGE, SMALL};
-use crate::report::Report;
+use crate::latency::millis;
+use crate::plain;
+use crate::report::{Goal, Report};
+use crate::sizes::Sizes;
+use crate::stage::Stage;
 
-/// What is asked for: a name, and the query for the parameters of each question.
-///
-/// In the query, `random` is a number of 64 bits, another one for each question.
-const QUESTIONS: &[(&str, &str)] = &[
-    ("all", "''"),
-    ("user, any", "concat('userId=', any_user)"),
-    ("user, most active", "concat('userId=', user_of(0))"),
+/// What a page and a total may take, and the slowest answer of all, p99, in milliseconds.
+const GOAL_PAGE: f64 = 50.0;
+const GOAL_TOTAL: f64 = 25.0;
+const GOAL_ANSWER: f64 = 300.0;
+
+/// The documented filters: a name, and the parameter for an event, an expression of its columns.
+const FILTERS: [(&str, &str); 12] = [
+    ("user", "concat('userId=', user_id)"),
+    ("organization", "concat('organizationId=', organization_id)"),
+    ("identifier", "concat('identifier=', mail)"),
+    ("type", "concat('eventType=', event_type)"),
+    ("actor", "concat('actorId=', actor_id)"),
+    ("session", "concat('sessionId=', session_id)"),
     (
-        "user, hardly active",
-        "concat('userId=', user_of(40000 + random % 10000))",
+        "ip",
+        "concat('ip=', replaceOne(toString(ip_address), '::ffff:', ''))",
     ),
-    ("organization", "concat('organizationId=', organization)"),
+    ("outcome", "concat('outcome=', outcome)"),
+    ("country", "concat('country=', country_code)"),
     (
-        "identifier",
-        "concat('identifier=user', toString(rank), '%40example.com')",
+        "a day",
+        "concat('from=', toString(millis - 43200000), '&to=', toString(millis + 43200000))",
     ),
-    ("actor", "concat('actorId=', any_user)"),
-    ("session", "concat('sessionId=', session)"),
-    ("ip", "concat('ip=', address)"),
-    ("type, frequent", "'eventType=user_signed_in'"),
-    ("type, rare", "'eventType=security_blocked'"),
-    ("types by beginning", "'eventType=organization_*'"),
-    ("category", "'category=security'"),
-    ("outcome", "'outcome=blocked'"),
-    ("country", "concat('country=', country)"),
-    ("a day", "day"),
-    ("q, frequent", "'q=passkey'"),
-    ("q, rare", "concat('q=user', toString(rank))"),
-    ("data, frequent", "'data.device.os=ios'"),
-    (
-        "data, rare",
-        "concat('data.userEmail=user', toString(rank), '%40example.com')",
-    ),
-    (
-        "user and type",
-        "concat('userId=', any_user, '&eventType=user_sign_in_failed')",
-    ),
-    (
-        "organization and a day",
-        "concat('organizationId=', organization, '&', day)",
-    ),
-    ("not a user", "concat('not.userId=', user_of(0))"),
+    ("q", "concat('q=', splitByChar('@', identifier)[1])"),
+    ("data path", "concat('data.userEmail=', mail)"),
 ];
 
-/// Asks so many questions of each kind in a log of so many events.
-pub(crate) async fn measure(
-    rows: u64,
-    questions: u64,
-    only: Option<&str>,
-    logs: PathBuf,
-) -> anyhow::Result<Report> {
-    let world = World::on(["127.0.0.1:1", ""], "bench", logs)?;
-    let folder = root().join(format!("target/bench-log/{rows}"));
-    let mut engine = Server::engine_on(&world, &folder)?;
-    engine.run().await.context("ClickHouse")?;
-    world.use_engine(&engine.url());
-    dataset::make(&world, rows).await?;
+/// Other questions: kinds that are frequent or rare, keys of known frequency, words that everybody
+/// has.
+const OTHERS: [(&str, &str); 13] = [
+    ("all", "''"),
+    (
+        "user with every 15th event",
+        "concat('userId=', user_of(0))",
+    ),
+    (
+        "user with every 3,000th event",
+        "concat('userId=', user_of(280))",
+    ),
+    (
+        "user with hardly any event",
+        "concat('userId=', user_of(40000 + millis % 10000))",
+    ),
+    ("type, every third event", "'eventType=user_signed_in'"),
+    (
+        "type, every hundredth event",
+        "'eventType=security_blocked'",
+    ),
+    ("types by beginning", "'eventType=organization_*'"),
+    ("category", "'category=security'"),
+    (
+        "network",
+        "concat('ip=', replaceOne(toString(ip_address), '::ffff:', ''), '/28')",
+    ),
+    ("q, every fourth event", "'q=passkey'"),
+    ("data path, every fifth event", "'data.device.os=ios'"),
+    ("not a user", "concat('not.userId=', user_id)"),
+    ("event key", "concat('eventKey=', event_key)"),
+];
 
-    world.set("AUDIT_QUERY_API_AUDIT__EXPORTS", "false");
-    world.set("AUDIT_QUERY_API_HTTP__ACCESS_LOG", "false");
-    world.set("AUDIT_QUERY_API_RATE_LIMIT__REQUESTS", "100000000");
-    world.set("AUDIT_QUERY_API_QUERIES__TIME", "60s");
-    world.set("AUDIT_QUERY_API_QUERIES__TOTAL_TIME", "30s");
-    world.set("AUDIT_QUERY_API_HTTP__REQUEST_TIMEOUT", "100s");
+/// How many questions are asked of a pair, for a hundred of a filter.
+const OF_A_PAIR: u64 = 10;
+
+/// How many questions of a filter are asked without indexes, and how many with nothing in memory.
+const PLAIN: usize = 3;
+const COLD: usize = 10;
+
+/// What the document has to have: some of each kind.
+pub(crate) const FIGURES: &[&str] = &[
+    "large: all, page p99",
+    "small: all, total p99",
+    "large: user, page p99",
+    "large: user, total p99",
+    "large: user, answer without indexes",
+    "large: user, answer p99, cold",
+    "large: q, page p99",
+    "large: data path, page p99",
+    "large: user + organization, page p99",
+    "small: q + data path, total p99",
+    "slowest kind, page p99",
+    "slowest kind, total p99",
+    "slowest kind, answer p99",
+];
+
+/// One way to ask.
+struct Asked<'a> {
+    client: reqwest::Client,
+    api: &'a Service,
+    key: String,
+}
+
+/// How long questions of one kind took, in microseconds.
+struct Times {
+    page: Histogram<u64>,
+    total: Histogram<u64>,
+    answer: Histogram<u64>,
+    /// How many totals were not counted to the end.
+    cut_short: u64,
+    most: u64,
+}
+
+/// Asks of the kept log: only the kinds with `only` in their names, if it is given.
+pub(crate) async fn measure(
+    sizes: &Sizes,
+    only: Option<&str>,
+    logs: &Path,
+) -> anyhow::Result<Report> {
+    let (_stage, world) = Stage::log(sizes.rows, logs).await?;
+    let plain = plain::make(&world, logs).await?;
+    for world in [&world, &plain] {
+        settings(world);
+    }
     let keys = [world.key(LARGE, &["read"])?, world.key(SMALL, &["read"])?];
-    let api = world.query_api().await?;
+    let plain_key = plain.key(LARGE, &["read"])?;
+    let (api, plain_api) = (world.query_api().await?, plain.query_api().await?);
+    let client = reqwest::Client::new();
+    let without = Asked {
+        client: client.clone(),
+        api: &plain_api,
+        key: plain_key.secret,
+    };
     let mut report = Report::new(json!({
-        "rows": rows,
+        "rows": sizes.rows,
         "log": "a year of a Better Auth system: 50,000 users, 900 organizations, 201 projects",
-        "questions": format!("{questions} of each kind, one after the other, each of another key"),
-        "page": "50 events and the exact total, from the request to the end of the answer",
+        "projects": { "large": world.sql(&count(LARGE)).await?, "small": world.sql(&count(SMALL)).await? },
+        "questions": format!(
+            "{} of a filter, {} of a pair, one after the other, each with the keys of another event",
+            sizes.questions, pairwise(sizes)
+        ),
+        "page": "50 events",
+        "total": "exact",
+        "warm": "whatever the questions before left in memory",
+        "cold": cold::how(),
+        "without indexes": format!("the same API on a table of the same columns, codecs and key; {PLAIN} questions"),
         "beside": "engine, query API and client share the cores",
     }));
-    for (name, parameters) in QUESTIONS {
-        if only.is_some_and(|only| !name.contains(only)) {
-            continue;
-        }
-        for key in &keys {
-            let asked = parameters_of(&world, key.project.as_str(), parameters, questions).await?;
-            let (took, most) = ask(&world, &api, key, &asked).await?;
-            let of = format!("{name}, {}", key.project);
-            for (quantile, label) in [(0.5, "p50"), (0.99, "p99")] {
-                let millis = took.value_at_quantile(quantile) as f64 / 1e3;
-                report.add(format!("{of}, {label}"), "ms", millis);
+    for project in [LARGE, SMALL] {
+        draw(&world, project, sizes.questions).await?;
+    }
+    let kinds = kinds(sizes);
+    for (name, parameters, questions) in kinds
+        .iter()
+        .filter(|(name, ..)| only.is_none_or(|only| name.contains(only)))
+    {
+        for (project, key) in [(LARGE, &keys[0]), (SMALL, &keys[1])] {
+            let asked = parameters_of(&world, project, parameters, *questions).await?;
+            let size = if project == LARGE { "large" } else { "small" };
+            let of = format!("{size}: {name}");
+            let with = Asked {
+                client: client.clone(),
+                api: &api,
+                key: key.secret.clone(),
+            };
+            // The first one finds everything cold.
+            with.ask(&asked[..1.min(asked.len())]).await?;
+            let times = with.ask(&asked).await?;
+            times.add(&mut report, &of);
+            if project == SMALL || name.contains(" + ") {
+                continue;
             }
-            report.add(format!("{of}, most rows"), "rows", most as f64);
-            eprintln!(
-                "{of:<46} p50 {:>8.1} ms  p99 {:>8.1} ms  up to {most} rows",
-                took.value_at_quantile(0.5) as f64 / 1e3,
-                took.value_at_quantile(0.99) as f64 / 1e3
+            let slow = without.ask(&asked[..PLAIN.min(asked.len())]).await?;
+            let ratio = millis(&slow.answer, 0.5) / millis(&times.answer, 0.5);
+            report.add(
+                format!("{of}, answer without indexes"),
+                "ms",
+                millis(&slow.answer, 0.5),
             );
+            report.add(format!("{of}, without / with indexes"), "×", ratio);
+            let mut took = Histogram::new_with_max(120_000_000, 3)?;
+            for question in asked.iter().rev().take(COLD) {
+                cold::forget(&world).await?;
+                took.add(with.ask(std::slice::from_ref(question)).await?.answer)?;
+            }
+            report.add(format!("{of}, answer p50, cold"), "ms", millis(&took, 0.5));
+            report.add(format!("{of}, answer p99, cold"), "ms", millis(&took, 0.99));
         }
+    }
+    for (part, most) in [
+        ("page p99", GOAL_PAGE),
+        ("total p99", GOAL_TOTAL),
+        ("answer p99", GOAL_ANSWER),
+    ] {
+        let worst = format!("slowest kind, {part}");
+        report.add(&worst, "ms", report.highest_of(part)?);
+        report.goal(&worst, Goal::AtMost(most))?;
     }
     Ok(report)
 }
 
-/// The parameters of so many questions.
+/// All kinds: a name, its parameters, and how many questions.
+fn kinds(sizes: &Sizes) -> Vec<(String, String, u64)> {
+    let single = FILTERS.iter().chain(&OTHERS);
+    let single = single.map(|(name, of)| ((*name).to_owned(), (*of).to_owned(), sizes.questions));
+    let pairs = FILTERS
+        .iter()
+        .enumerate()
+        .flat_map(|(place, (one, of_one))| {
+            FILTERS
+                .iter()
+                .skip(place + 1)
+                .map(move |(other, of_other)| {
+                    let name = format!("{one} + {other}");
+                    (
+                        name,
+                        format!("concat({of_one}, '&', {of_other})"),
+                        pairwise(sizes),
+                    )
+                })
+        });
+    single.chain(pairs).collect()
+}
+
+fn pairwise(sizes: &Sizes) -> u64 {
+    (sizes.questions * OF_A_PAIR / 100).max(1)
+}
+
+fn settings(world: &World) {
+    for (name, value) in [
+        ("AUDIT__EXPORTS", "false"),
+        ("HTTP__ACCESS_LOG", "false"),
+        ("RATE_LIMIT__REQUESTS", "100000000"),
+        ("QUERIES__TIME", "100s"),
+        ("QUERIES__TOTAL_TIME", "100s"),
+        ("HTTP__REQUEST_TIMEOUT", "200s"),
+    ] {
+        world.set(&format!("AUDIT_QUERY_API_{name}"), value);
+    }
+}
+
+fn count(project: &str) -> String {
+    format!("SELECT count() FROM audit_events WHERE project_id = '{project}'")
+}
+
+/// The table of the events of a project that are asked for.
+fn drawn(project: &str) -> String {
+    format!("drawn_{}", project.replace('-', "_"))
+}
+
+/// Draws so many events of a project by lot, in memory.
+async fn draw(world: &World, project: &str, events: u64) -> anyhow::Result<()> {
+    let drawn = drawn(project);
+    let sql = format!("DROP TABLE IF EXISTS {drawn} SYNC");
+    world.sql(&sql).await?;
+    let sql = format!(
+        "CREATE TABLE {drawn} ENGINE = Memory AS SELECT * EXCEPT event_data FROM audit_events \
+         WHERE project_id = '{project}' AND session_id != '' AND organization_id != '' \
+         AND actor_id != '' ORDER BY cityHash64(event_id) LIMIT {events}"
+    );
+    world.sql(&sql).await?;
+    Ok(())
+}
+
+/// The parameters of so many questions, each of an event of the project.
 async fn parameters_of(
     world: &World,
     project: &str,
     parameters: &str,
     questions: u64,
 ) -> anyhow::Result<Vec<String>> {
-    // Keys of events at random times, so that there are some for each question.
-    let sampled = "(SELECT session_id, ip_address, country_code FROM audit_events \
-         WHERE project_id = PROJECT AND session_id != '' AND cityHash64(event_id) % 97 = 0 \
-         AND created_at > now() - INTERVAL 60 DAY LIMIT QUESTIONS)";
-    let sampled = sampled
-        .replace("PROJECT", &format!("'{project}'"))
-        .replace("QUESTIONS", &questions.to_string());
-    let user_of = "concat('usr_', lower(hex(sipHash64(toUInt32(RANK)))))";
-    let mut text = parameters.replace("any_user", &user_of.replace("RANK", "rank"));
+    let mut text = parameters.to_owned();
     while let Some((before, rest)) = text.split_once("user_of(") {
         let (rank, after) = rest.split_once(')').context("a rank")?;
-        text = format!("{before}{}{after}", user_of.replace("RANK", rank));
+        text = format!("{before}{}{after}", dataset::user(rank));
     }
     let sql = format!(
-        "WITH cityHash64(rowNumberInAllBlocks(), 7) AS random, \
-         toUInt32(exp(random / 18446744073709551616. * log(50000)) - 1) AS rank, \
-         concat('org_', lower(hex(sipHash64(toUInt32(random % 900))))) AS organization, \
-         session_id AS session, replaceOne(toString(ip_address), '::ffff:', '') AS address, \
-         country_code AS country, \
-         toUnixTimestamp64Milli(now64(3)) - random % (300 * 86400000) AS instant, \
-         concat('from=', toString(instant), '&to=', toString(instant + 86400000)) AS day \
-         SELECT {text} FROM {sampled} FORMAT TSVRaw"
+        "WITH replaceOne(identifier, '@', '%40') AS mail, \
+         toUnixTimestamp64Milli(created_at) AS millis \
+         SELECT {text} FROM {} LIMIT {questions} FORMAT TSVRaw",
+        drawn(project)
     );
     let lines = world.sql(&sql).await?;
     let mut asked: Vec<_> = lines.lines().map(str::to_owned).collect();
@@ -151,25 +300,82 @@ async fn parameters_of(
     Ok(asked)
 }
 
-/// Asks for first pages, and says how long each took in microseconds, and the highest total.
-async fn ask(
-    world: &World,
-    api: &Service,
-    key: &Key,
-    questions: &[String],
-) -> anyhow::Result<(Histogram<u64>, u64)> {
-    let mut took = Histogram::new_with_max(120_000_000, 3)?;
-    let mut most = 0;
-    // The first is not counted: it finds everything cold.
-    for (number, question) in questions.iter().take(1).chain(questions).enumerate() {
-        let url = format!("{}/v1/audit-logs?{question}", api.url);
-        let begun = Instant::now();
-        let page: Value = world.get(&url, key).await?;
-        if number > 0 {
-            took.saturating_record(u64::try_from(begun.elapsed().as_micros())?);
+impl Asked<'_> {
+    async fn ask(&self, questions: &[String]) -> anyhow::Result<Times> {
+        let mut times = Times {
+            page: Histogram::new_with_max(200_000_000, 3)?,
+            total: Histogram::new_with_max(200_000_000, 3)?,
+            answer: Histogram::new_with_max(200_000_000, 3)?,
+            cut_short: 0,
+            most: 0,
+        };
+        for question in questions {
+            let url = format!("{}/v1/audit-logs?{question}", self.api.url);
+            let begun = Instant::now();
+            let request = self.client.get(&url).header("x-api-key", &self.key);
+            let answer = request.send().await?;
+            let timing = answer.headers().get("server-timing").cloned();
+            let status = answer.status();
+            let page: Value = answer.json().await?;
+            times
+                .answer
+                .saturating_record(u64::try_from(begun.elapsed().as_micros())?);
+            ensure!(status.is_success(), "{question}: {page}");
+            let timing = timing.context("Server-Timing")?;
+            let timing = timing.to_str()?;
+            times.page.saturating_record(micros(timing, "page;dur=")?);
+            times.total.saturating_record(micros(timing, "total;dur=")?);
+            times.cut_short += u64::from(page["totalRelation"] != "eq");
+            times.most = times.most.max(page["total"].as_u64().context("a total")?);
         }
-        ensure!(page["totalRelation"] == "eq", "{question}: {page}");
-        most = most.max(page["total"].as_u64().context("a total")?);
+        Ok(times)
     }
-    Ok((took, most))
+}
+
+/// The microseconds that the header says something took.
+fn micros(timing: &str, of: &str) -> anyhow::Result<u64> {
+    let (_, took) = timing
+        .split_once(of)
+        .with_context(|| format!("{of} in {timing}"))?;
+    let took = took.split(',').next().unwrap_or_default();
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "times of a run are far smaller, and positive"
+    )]
+    Ok((took.parse::<f64>()? * 1e3) as u64)
+}
+
+impl Times {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "counts of a run are far smaller"
+    )]
+    fn add(&self, report: &mut Report, of: &str) {
+        for (part, took) in [
+            ("page", &self.page),
+            ("total", &self.total),
+            ("answer", &self.answer),
+        ] {
+            report.add(format!("{of}, {part} p50"), "ms", millis(took, 0.5));
+            report.add(format!("{of}, {part} p99"), "ms", millis(took, 0.99));
+        }
+        report.add(format!("{of}, most rows"), "rows", self.most as f64);
+        report.add(format!("{of}, totals cut short"), "", self.cut_short as f64);
+        eprintln!(
+            "{of:<40} page {:>7.1} {:>7.1}  total {:>7.1} {:>7.1}  answer {:>7.1} {:>7.1} ms  up to {} rows{}",
+            millis(&self.page, 0.5),
+            millis(&self.page, 0.99),
+            millis(&self.total, 0.5),
+            millis(&self.total, 0.99),
+            millis(&self.answer, 0.5),
+            millis(&self.answer, 0.99),
+            self.most,
+            if self.cut_short > 0 {
+                ", CUT SHORT"
+            } else {
+                ""
+            },
+        );
+    }
 }

@@ -115,6 +115,13 @@ impl Report {
         highest.with_context(|| format!("{name:?} has no runs"))
     }
 
+    /// The highest median of all figures whose names end so.
+    pub(crate) fn highest_of(&self, end: &str) -> anyhow::Result<f64> {
+        let of = self.figures.iter().filter(|(name, _)| name.ends_with(end));
+        let highest = of.map(|(_, figure)| figure.median()).max_by(f64::total_cmp);
+        highest.with_context(|| format!("no figure ends with {end:?}"))
+    }
+
     fn figure(&self, name: &str) -> anyhow::Result<&Figure> {
         let figure = self.figures.get(name);
         figure.with_context(|| format!("no figure {name:?} was measured"))
