@@ -10,7 +10,7 @@
 //! again by a reader of its own; what that does not find either is absent (a transaction marker, or
 //! gone), which is written down.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -68,7 +68,8 @@ pub struct Source {
     limits: config::Batch,
     commands: mpsc::UnboundedReceiver<Command>,
     events: mpsc::UnboundedSender<Event>,
-    reading: HashMap<u32, Reading>,
+    /// By partition; there are few, and each record looks for its own.
+    reading: BTreeMap<u32, Reading>,
 }
 
 impl std::fmt::Debug for Source {
@@ -99,7 +100,7 @@ impl Source {
             limits,
             commands,
             events,
-            reading: HashMap::new(),
+            reading: BTreeMap::new(),
         }
     }
 
@@ -215,6 +216,7 @@ impl Source {
         }
         let record = record(message);
         match reading.batch.push(&record) {
+            Ok(()) if !full(&reading.batch, &self.limits) => return,
             Ok(()) => {}
             Err(NotNext::OtherMonth) => {
                 reading.closed = true;
@@ -237,10 +239,7 @@ impl Source {
         else {
             return;
         };
-        let batch = &reading.batch;
-        if batch.rows() >= self.limits.most_rows() || batch.bytes() >= self.limits.most_bytes() {
-            reading.closed = true;
-        }
+        reading.closed |= full(&reading.batch, &self.limits);
         if reading.closed
             && let Err(error) = self.consumer.pause(&one(&self.topic, reading.id.partition))
         {
@@ -421,6 +420,11 @@ impl Source {
     }
 }
 
+/// Whether a batch may not grow any more.
+fn full(batch: &Batch, limits: &config::Batch) -> bool {
+    batch.rows() >= limits.most_rows() || batch.bytes() >= limits.most_bytes()
+}
+
 /// The offset of a record.
 pub(crate) fn offset(message: &BorrowedMessage<'_>) -> u64 {
     u64::try_from(message.offset()).unwrap_or(u64::MAX)
@@ -428,17 +432,23 @@ pub(crate) fn offset(message: &BorrowedMessage<'_>) -> u64 {
 
 /// A record as a batch takes it.
 pub(crate) fn record<'a>(message: &'a BorrowedMessage<'_>) -> Record<'a> {
-    let header = |name: &str| {
-        let headers = message.headers()?;
-        headers.iter().find(|header| header.key == name)
-    };
+    let (mut version, mut maybe_delivered) = (None, false);
+    for header in message.headers().into_iter().flat_map(Headers::iter) {
+        match header.key {
+            wire::VERSION_HEADER if version.is_none() => {
+                version = Some(header.value.unwrap_or_default());
+            }
+            wire::MAYBE_DELIVERED_HEADER => maybe_delivered = true,
+            _ => {}
+        }
+    }
     Record {
         offset: offset(message),
         logged_at: Millis(message.timestamp().to_millis().unwrap_or(0)),
         key: message.key().unwrap_or_default(),
         value: message.payload().unwrap_or_default(),
-        version: header(wire::VERSION_HEADER).map(|header| header.value.unwrap_or_default()),
-        maybe_delivered: header(wire::MAYBE_DELIVERED_HEADER).is_some(),
+        version,
+        maybe_delivered,
     }
 }
 

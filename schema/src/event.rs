@@ -16,6 +16,9 @@ use crate::{EventId, EventType, ProjectId};
 /// Last year an event's time may lie in: the table's `DateTime64(3)` ends with 2299.
 const LAST_YEAR: i32 = 2299;
 
+/// Its last millisecond.
+const LAST_MILLIS: i64 = 10_413_791_999_999;
+
 /// Why an event cannot exist. The message says what to change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidEvent {
@@ -222,18 +225,16 @@ mod millis {
         deserializer: D,
     ) -> Result<DateTime<Utc>, D::Error> {
         let millis = i64::deserialize(deserializer)?;
-        DateTime::from_timestamp_millis(millis)
-            .and_then(storable)
+        storable(millis)
             .ok_or_else(|| serde::de::Error::custom(super::InvalidEvent::TimeOutOfRange))
     }
 }
 
-/// `time` in whole milliseconds, if the table can hold it.
-fn storable(time: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    use chrono::Datelike;
-    (1970..=LAST_YEAR)
-        .contains(&time.year())
-        .then(|| DateTime::from_timestamp_millis(time.timestamp_millis()))?
+/// The time so many milliseconds after 1970, if the table can hold it.
+fn storable(millis: i64) -> Option<DateTime<Utc>> {
+    (0..=LAST_MILLIS)
+        .contains(&millis)
+        .then(|| DateTime::from_timestamp_millis(millis))?
 }
 
 /// Builds an [`Event`].
@@ -297,7 +298,7 @@ impl EventBuilder {
     /// Says when it happened, in whole milliseconds; without it, when the id was made.
     #[must_use]
     pub fn created_at(mut self, time: DateTime<Utc>) -> Self {
-        self.time = Some(storable(time).ok_or(InvalidEvent::TimeOutOfRange));
+        self.time = Some(storable(time.timestamp_millis()).ok_or(InvalidEvent::TimeOutOfRange));
         self
     }
 
@@ -338,7 +339,9 @@ impl EventBuilder {
                 .id
                 .time()
                 .ok_or(InvalidEvent::TimeMissing)
-                .and_then(|time| storable(time).ok_or(InvalidEvent::TimeOutOfRange))?,
+                .and_then(|time| {
+                    storable(time.timestamp_millis()).ok_or(InvalidEvent::TimeOutOfRange)
+                })?,
         };
         Ok(event)
     }
@@ -386,6 +389,13 @@ mod tests {
                 InvalidEvent::TimeOutOfRange
             );
         }
-        assert!(builder().created_at(DateTime::UNIX_EPOCH).build().is_ok());
+        let last = DateTime::from_timestamp_millis(LAST_MILLIS).unwrap();
+        assert_eq!(
+            last.to_rfc3339(),
+            format!("{LAST_YEAR}-12-31T23:59:59.999+00:00")
+        );
+        for time in [DateTime::UNIX_EPOCH, last] {
+            assert!(builder().created_at(time).build().is_ok());
+        }
     }
 }

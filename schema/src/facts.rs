@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::members::members;
+use crate::members::{Token, members};
 use crate::{EventData, Outcome, SecurityVerdict};
 
 /// What the plugin says in event data and we keep in columns of their own.
@@ -73,7 +73,7 @@ impl<'a> Facts<'a> {
                     *fact = text(value);
                 }
             } else if name == "evaluatedChecks" {
-                facts.proof_of_work = serde_json::from_str::<Vec<&RawValue>>(value)
+                facts.proof_of_work = serde_json::from_str::<Vec<&RawValue>>(value.written)
                     .is_ok_and(|checks| checks.iter().any(|c| c.get() == "\"pow_challenge\""));
             }
         }
@@ -153,18 +153,19 @@ impl<'a> Facts<'a> {
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// A text or number, as it is written, as text.
+/// A text or number as text.
 #[inline]
-fn text(value: &str) -> Option<Cow<'_, str>> {
-    match value.bytes().next()? {
-        b'"' if value.contains('\\') => serde_json::from_str::<Text<'_>>(value)
+fn text(value: Token<'_>) -> Option<Cow<'_, str>> {
+    let written = value.written;
+    match written.bytes().next()? {
+        b'"' if value.escaped => serde_json::from_str::<Text<'_>>(written)
             .ok()
             .map(|text| text.0),
-        b'"' => value
+        b'"' => written
             .strip_prefix('"')
             .and_then(|rest| rest.strip_suffix('"'))
             .map(Cow::Borrowed),
-        b'-' | b'0'..=b'9' => Some(Cow::Borrowed(value)),
+        b'-' | b'0'..=b'9' => Some(Cow::Borrowed(written)),
         _ => None,
     }
 }

@@ -6,6 +6,15 @@
 
 use memchr::memchr2;
 
+/// A name or a value, as it is written: a text with its quotes and escapes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Token<'a> {
+    /// All of it.
+    pub(crate) written: &'a str,
+    /// Whether it is a text that is not what stands between its quotes.
+    pub(crate) escaped: bool,
+}
+
 /// Names and values of one object, one level deep, in their order.
 #[derive(Debug)]
 pub(crate) struct Members<'a> {
@@ -19,13 +28,12 @@ pub(crate) fn members(object: &str) -> Members<'_> {
 }
 
 impl<'a> Iterator for Members<'a> {
-    /// Name and value, both as they are written: a name with its quotes and escapes.
-    type Item = (&'a str, &'a str);
+    type Item = (Token<'a>, Token<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
         let name = self.token(|byte| matches!(byte, b'{' | b',' | b' ' | b'\t' | b'\n' | b'\r'))?;
         // Behind the last member the object ends.
-        if !name.starts_with('"') {
+        if !name.written.starts_with('"') {
             return None;
         }
         let value = self.token(|byte| matches!(byte, b':' | b' ' | b'\t' | b'\n' | b'\r'))?;
@@ -36,36 +44,39 @@ impl<'a> Iterator for Members<'a> {
 impl<'a> Members<'a> {
     /// The next name or value behind what is `between`.
     #[inline]
-    fn token(&mut self, between: impl Fn(u8) -> bool) -> Option<&'a str> {
+    fn token(&mut self, between: impl Fn(u8) -> bool) -> Option<Token<'a>> {
         let bytes = self.object.as_bytes().get(self.at..)?;
         let before = bytes.iter().position(|byte| !between(*byte))?;
         let bytes = bytes.get(before..)?;
-        let length = match bytes.first()? {
+        let (length, escaped) = match bytes.first()? {
             b'"' => text(bytes)?,
-            b'{' | b'[' => nested(bytes)?,
-            _ => bytes.iter().position(|byte| {
-                matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r')
-            })?,
+            b'{' | b'[' => (nested(bytes)?, false),
+            _ => {
+                let end =
+                    |byte: &u8| matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r');
+                (bytes.iter().position(end)?, false)
+            }
         };
         let start = self.at.checked_add(before)?;
         self.at = start.checked_add(length)?;
-        self.object.get(start..self.at)
+        let written = self.object.get(start..self.at)?;
+        Some(Token { written, escaped })
     }
 }
 
-/// The length of the text that `bytes` begin with, with its quotes.
+/// The length of the text that `bytes` begin with, with its quotes, and whether it has escapes.
 #[inline]
-fn text(bytes: &[u8]) -> Option<usize> {
-    let mut at = 1_usize;
+fn text(bytes: &[u8]) -> Option<(usize, bool)> {
+    let (mut at, mut escaped) = (1_usize, false);
     loop {
-        let rest = bytes.get(at..)?;
-        let found = memchr2(b'"', b'\\', rest)?;
+        let found = memchr2(b'"', b'\\', bytes.get(at..)?)?;
         at = at.checked_add(found)?;
         if bytes.get(at) == Some(&b'"') {
-            return at.checked_add(1);
+            return Some((at.checked_add(1)?, escaped));
         }
         // What is escaped ends no text.
         at = at.checked_add(2)?;
+        escaped = true;
     }
 }
 
@@ -75,7 +86,7 @@ fn nested(bytes: &[u8]) -> Option<usize> {
     loop {
         let mut step = 1;
         match bytes.get(at)? {
-            b'"' => step = text(bytes.get(at..)?)?,
+            b'"' => step = text(bytes.get(at..)?)?.0,
             b'{' | b'[' => depth = depth.checked_add(1)?,
             b'}' | b']' => depth = depth.checked_sub(1)?,
             _ => {}
@@ -94,7 +105,7 @@ mod tests {
     use serde_json::{Map, Value};
 
     fn read(object: &str) -> Map<String, Value> {
-        let read = |text| serde_json::from_str::<Value>(text).unwrap();
+        let read = |token: Token<'_>| serde_json::from_str::<Value>(token.written).unwrap();
         members(object)
             .map(|(name, value)| (read(name).as_str().unwrap().to_owned(), read(value)))
             .collect()
@@ -106,7 +117,9 @@ mod tests {
             assert_eq!(members(object).count(), 0, "{object:?}");
         }
         let spaced = "\n{ \"a\" :\t1 ,\r\n\"b\":[ {\"c\":\"]}\\\"\"} , 2 ]\n}";
-        let found: Vec<_> = members(spaced).collect();
+        let found: Vec<_> = members(spaced)
+            .map(|(name, value)| (name.written, value.written))
+            .collect();
         assert_eq!(
             found,
             [("\"a\"", "1"), ("\"b\"", r#"[ {"c":"]}\""} , 2 ]"#)]

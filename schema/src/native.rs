@@ -79,8 +79,19 @@ pub fn insert(client: &Client, table: &str) -> InsertFormatted {
 /// Writes a text: its length, then its bytes.
 #[inline]
 pub(crate) fn put_text(out: &mut Vec<u8>, text: &[u8]) {
-    put_length(out, text.len());
-    out.extend_from_slice(text);
+    match u8::try_from(text.len()) {
+        // Most columns of most events are empty.
+        Ok(0) => out.push(0),
+        Ok(length @ ..0x80) => {
+            out.reserve(text.len().saturating_add(1));
+            out.push(length);
+            out.extend_from_slice(text);
+        }
+        _ => {
+            put_length(out, text.len());
+            out.extend_from_slice(text);
+        }
+    }
 }
 
 /// Writes a length in groups of seven bits, the lowest first; all but the last have the high bit.
