@@ -14,7 +14,7 @@ use reqwest::Response;
 use reqwest::header::ACCEPT_ENCODING;
 use serde_json::json;
 
-use crate::report::Report;
+use crate::report::{Goal, Report};
 use crate::sizes::Sizes;
 use crate::stage::Stage;
 
@@ -24,23 +24,30 @@ const SLOW_PAUSE: Duration = Duration::from_millis(20);
 /// How much of the end of a file is looked at.
 const END: usize = 600;
 
+/// What of ClickHouse's own rate a file has to come at, and the memory it may take, in MiB.
+const GOAL_OF_CLICKHOUSE: f64 = 0.7;
+const GOAL_PEAK: f64 = 64.0;
+
 /// A kind of file: its parameter, how it is packed, how it ends when it is whole; and the names of
 /// its figures.
 struct Kind {
     format: &'static str,
     packed: &'static str,
     whole: &'static str,
+    /// What ClickHouse calls it, where it sends it as it goes.
+    peer: Option<&'static str>,
     rows: &'static str,
     bytes: &'static str,
     peaks: [&'static str; 4],
 }
 
 macro_rules! kind {
-    ($name:literal, $format:literal, $packed:literal, $whole:literal) => {
+    ($name:literal, $format:literal, $packed:literal, $whole:literal, $peer:expr) => {
         Kind {
             format: $format,
             packed: $packed,
             whole: $whole,
+            peer: $peer,
             rows: concat!($name, ", rows"),
             bytes: concat!($name, ", bytes sent"),
             peaks: [
@@ -54,12 +61,18 @@ macro_rules! kind {
 }
 
 const KINDS: [Kind; 5] = [
-    kind!("ndjson", "ndjson", "identity", "\"complete\":true"),
-    kind!("csv", "csv", "identity", "\"#complete\""),
-    kind!("parquet", "parquet", "identity", "PAR1"),
+    kind!(
+        "ndjson",
+        "ndjson",
+        "identity",
+        "\"complete\":true",
+        Some("JSONEachRow")
+    ),
+    kind!("csv", "csv", "identity", "\"#complete\"", Some("CSV")),
+    kind!("parquet", "parquet", "identity", "PAR1", None),
     // The end of what is packed cannot be seen, but that it was sent can.
-    kind!("ndjson gzip", "ndjson", "gzip", ""),
-    kind!("ndjson zstd", "ndjson", "zstd", ""),
+    kind!("ndjson gzip", "ndjson", "gzip", "", None),
+    kind!("ndjson zstd", "ndjson", "zstd", "", None),
 ];
 
 /// What the document has to have.
@@ -67,7 +80,9 @@ pub(crate) const FIGURES: &[&str] = &[
     "ndjson, rows",
     "ndjson, bytes sent",
     "ndjson, RSS peak",
+    "ndjson, rows / ClickHouse's",
     "csv, rows",
+    "csv, rows / ClickHouse's",
     "csv, RSS peak",
     "parquet, rows",
     "parquet, RSS peak",
@@ -111,6 +126,14 @@ pub(crate) async fn measure(
         report.add(peak, "MiB", mebibytes(api.process.peak()?));
         report.add(kind.rows, "rows/s", events as f64 / seconds);
         report.add(kind.bytes, "MB/s", bytes as f64 / 1e6 / seconds);
+        if let Some(format) = kind.peer {
+            let theirs = events as f64 / of_clickhouse(&world, project, format).await?;
+            report.add(format!("{}, ClickHouse's", kind.rows), "rows/s", theirs);
+            let ratio = format!("{} / ClickHouse's", kind.rows);
+            report.add(&ratio, "×", events as f64 / seconds / theirs);
+            report.goal(&ratio, Goal::AtLeast(GOAL_OF_CLICKHOUSE))?;
+        }
+        report.goal(peak, Goal::AtMost(GOAL_PEAK))?;
 
         report.add(slow_before, "MiB", mebibytes(api.process.resident()?));
         api.process.forget_peak()?;
@@ -143,6 +166,20 @@ async fn fast(mut answer: Response, kind: &Kind) -> anyhow::Result<u64> {
     let end = String::from_utf8_lossy(&end);
     ensure!(end.contains(kind.whole), "the file was cut: {end}");
     Ok(bytes)
+}
+
+/// How many seconds ClickHouse takes to send the same rows in the same order over HTTP.
+async fn of_clickhouse(world: &World, project: &str, format: &str) -> anyhow::Result<f64> {
+    let sql = format!(
+        "SELECT * FROM {}.audit_events WHERE project_id = '{project}' \
+         ORDER BY created_at DESC, event_id DESC FORMAT {format}",
+        world.database
+    );
+    let begun = Instant::now();
+    let request = world.http().post(world.clickhouse()).body(sql);
+    let mut answer = request.send().await?.error_for_status()?;
+    while answer.chunk().await?.is_some() {}
+    Ok(begun.elapsed().as_secs_f64())
 }
 
 async fn slow(mut answer: Response, time: Duration) -> anyhow::Result<()> {
