@@ -25,7 +25,11 @@ async fn table(log: &World) -> anyhow::Result<String> {
 
 /// Makes it from the kept log, and keeps it beside that.
 pub(crate) async fn make(log: &World, logs: &Path) -> anyhow::Result<World> {
-    let plain = World::on(["127.0.0.1:1", &log.clickhouse()], "plain", logs.to_owned())?;
+    let plain = World::on(
+        ["127.0.0.1:1", &log.clickhouse()],
+        "plain",
+        logs.join("plain"),
+    )?;
     let events = "SELECT count() FROM audit_events";
     let wanted = log.sql(events).await?;
     let database = format!("CREATE DATABASE IF NOT EXISTS {}", plain.database);

@@ -4,7 +4,9 @@
 //! set. Those that are not are the newest and few. So the total is the number of all that match,
 //! less those that came after the set, all counted in one snapshot of the table:
 //!
-//!     |set ∧ wanted ∧ ¬unwanted| = |wanted| − |wanted ∧ unwanted| − |wanted ∧ ¬unwanted ∧ ¬set|
+//! ```text
+//! |set ∧ wanted ∧ ¬unwanted| = |wanted| − |wanted ∧ unwanted| − |wanted ∧ ¬unwanted ∧ ¬set|
+//! ```
 //!
 //! Where every row has to be taken apart to tell whether it matches, those in the set are counted
 //! one by one, for as long as there is time, and the total says how far that went.
