@@ -54,6 +54,8 @@ pub(crate) struct Sizes {
     pub(crate) tailed: (u32, u32),
     /// The project that files are made of.
     pub(crate) exported: &'static str,
+    /// How many questions of a filter are asked with nothing in memory.
+    pub(crate) cold: u64,
     /// How long a client of a file hardly reads.
     pub(crate) slow: Duration,
 }
@@ -83,6 +85,7 @@ impl Sizes {
             simulated: Duration::from_secs(pick(flags.simulated, 3_600, 5)),
             published,
             tailed,
+            cold: if flags.small { 0 } else { 10 },
             exported: if flags.small { SMALL } else { LARGE },
             slow,
         }
