@@ -183,11 +183,14 @@ macro_rules! event_columns {
                 $(<$cell as Cell>::push(&mut self.$name, row.$name);)*
             }
 
-            /// One row as it will be read, except that it was not sent yet. Walks over all before.
-            pub fn row(&self, row: usize) -> Option<EventRow> {
-                Some(EventRow {
-                    $($name: <$cell as Cell>::values(&self.$name).nth(row)?.into(),)*
-                    ingested_at: Millis::default(),
+            /// The rows as they will be read, except that they were not sent yet.
+            pub fn rows(&self) -> impl Iterator<Item = EventRow> {
+                $(let mut $name = <$cell as Cell>::values(&self.$name);)*
+                std::iter::from_fn(move || {
+                    Some(EventRow {
+                        $($name: $name.next()?.into(),)*
+                        ingested_at: Millis::default(),
+                    })
                 })
             }
 

@@ -64,7 +64,7 @@ fn row(event: &Event<'_>) -> Value {
         offset: 3,
     };
     columns.push(event, position, Millis(1_700_000_000_456));
-    let row: EventRow = columns.row(0).unwrap();
+    let row: EventRow = columns.rows().next().unwrap();
     serde_json::to_value(row).unwrap()
 }
 

@@ -8,7 +8,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use audit_schema::row::{EVENTS, EventColumns, EventRow, Millis};
 use audit_tests::world::World;
 use chrono::{DateTime, Utc};
@@ -122,8 +122,7 @@ async fn insert(
                 for (name, value) in SETTINGS {
                     request = request.with_setting(name, value);
                 }
-                for row in 0..columns.len() {
-                    let mut row = columns.row(row).context("a row")?;
+                for mut row in columns.rows() {
                     row.ingested_at = now;
                     request.write(&row).await?;
                 }
@@ -153,8 +152,7 @@ async fn json_lines(world: &World, columns: &EventColumns, now: Millis) -> anyho
         let time: DateTime<Utc> = time.into();
         time.format("%Y-%m-%d %H:%M:%S%.3f").to_string()
     };
-    for row in 0..columns.len() {
-        let row = columns.row(row).context("a row")?;
+    for row in columns.rows() {
         let mut line = serde_json::to_value(&row)?;
         line["created_at"] = text(row.created_at).into();
         line["logged_at"] = text(row.logged_at).into();
