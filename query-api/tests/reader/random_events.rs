@@ -231,8 +231,7 @@ impl RandomEvents {
         for (number, event) in (0..).zip(&self.readable) {
             columns.push(event, position(number), event.created_at.into());
         }
-        let rows = 0..columns.len();
-        rows.map(|row| columns.row(row).unwrap()).collect()
+        columns.rows().collect()
     }
 }
 
