@@ -37,6 +37,12 @@ pub(crate) struct FrozenSet {
 }
 
 impl FrozenSet {
+    /// The first offset of a position's partition that is not in it.
+    pub(crate) fn end_beside(&self, at: &Position) -> u64 {
+        let same = |p: &&Position| (p.incarnation, p.partition) == (at.incarnation, at.partition);
+        self.ends.iter().find(same).map_or(0, |end| end.offset)
+    }
+
     /// Adds everything of the row's partition up to the row.
     pub(crate) fn pass(&mut self, row: &EventRow) {
         let last = Place::of(row).position;

@@ -225,6 +225,18 @@ impl Filter {
         Sha256::digest(text).into()
     }
 
+    /// Whether an index knows the rows of something that is asked for.
+    pub(crate) fn is_looked_up(&self) -> bool {
+        let looked_up = |c: &Condition| !c.excluded && predicate::is_looked_up(&c.test);
+        self.reach.organization.is_some() || self.conditions.iter().any(looked_up)
+    }
+
+    /// Whether every row has to be read and taken apart to tell.
+    pub(crate) fn scans(&self) -> bool {
+        let scans = |c: &Condition| matches!(c.test, Test::Data { .. } | Test::UserAgent(_));
+        self.conditions.iter().any(scans)
+    }
+
     /// The condition of a query for these events in a set that was frozen at `frozen_at`.
     pub(crate) fn predicate(&self, frozen_at: Millis) -> Predicate {
         let mut predicate = Predicate::of(&self.reach);
@@ -233,6 +245,11 @@ impl Filter {
         }
         predicate
     }
+}
+
+/// What separates words: ASCII that is neither letter nor digit, as for the engine.
+fn is_between_words(c: char) -> bool {
+    c.is_ascii() && !c.is_ascii_alphanumeric()
 }
 
 /// Whether every value says something; a list of nothing but commas and blanks does not.

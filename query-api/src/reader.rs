@@ -156,6 +156,15 @@ impl Lane {
     }
 }
 
+/// Which rows a query is about.
+#[derive(Debug, Clone, Copy)]
+enum Among {
+    /// Those of the frozen set.
+    Set,
+    /// All there are.
+    All,
+}
+
 /// A request that may read. It may ask several queries at once.
 pub(crate) struct Admitted<'a> {
     client: &'a Client,
@@ -184,18 +193,25 @@ impl Admitted<'_> {
 
     /// A query for what `filter` matches in `set`, with `rest` behind its conditions.
     fn select(&self, columns: &str, filter: &Filter, set: &FrozenSet, rest: &str) -> Query {
-        self.query(filter, set, |events| {
+        self.query(filter, set, Among::Set, |events| {
             format!("SELECT {columns} {events}{rest}")
         })
     }
 
-    /// A query that `say` writes around `FROM … WHERE …`, what `filter` matches in `set`.
-    fn query(&self, filter: &Filter, set: &FrozenSet, say: impl Fn(&str) -> String) -> Query {
+    /// A query that `say` writes around `FROM … WHERE …`, what `filter` matches in `set` or of all.
+    fn query(
+        &self,
+        filter: &Filter,
+        set: &FrozenSet,
+        among: Among,
+        say: impl Fn(&str) -> String,
+    ) -> Query {
         let predicate = filter.predicate(set.frozen_at);
-        let sql = say(&format!(
-            "FROM {EVENTS} WHERE {} AND {IN_FROZEN_SET}",
-            predicate.sql()
-        ));
+        let in_set = match among {
+            Among::Set => format!(" AND {IN_FROZEN_SET}"),
+            Among::All => String::new(),
+        };
+        let sql = say(&format!("FROM {EVENTS} WHERE {}{in_set}", predicate.sql()));
         frozen::bind(predicate.bind(self.client.query_raw(&sql)), set)
     }
 }

@@ -7,8 +7,9 @@
 
 use std::time::Instant;
 
-use audit_schema::clickhouse::{Address, Engine, Options, migrate};
 use audit_tests::world::World;
+
+use crate::native;
 
 /// How many months, and so partitions of the table, a log has.
 const MONTHS: u64 = 12;
@@ -84,17 +85,7 @@ pub(crate) fn user(rank: &str) -> String {
 
 /// Makes the tables, and the log of so many events, unless it is there.
 pub(crate) async fn make(world: &World, rows: u64) -> anyhow::Result<()> {
-    let address = Address {
-        url: &world.clickhouse(),
-        database: &world.database,
-        user: "",
-        password: "",
-    };
-    let options = Options {
-        engine: Engine::SingleNode,
-        fsync: false,
-    };
-    migrate(address, &options).await?;
+    native::tables(world).await?;
     let there: u64 = world
         .sql("SELECT count() FROM audit_events")
         .await?

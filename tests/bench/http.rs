@@ -1,7 +1,6 @@
 //! Ingest over HTTP: so many connections, each with one request after the other.
 #![expect(
     clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
     reason = "times and counts of a run are far smaller"
 )]
 
@@ -16,7 +15,7 @@ use tokio::task::JoinSet;
 
 use crate::cpu;
 use crate::events::body;
-use crate::report::Report;
+use crate::report::{Report, millis};
 
 const CONNECTIONS: u64 = 256;
 
@@ -82,10 +81,6 @@ pub(crate) async fn batches(
         used * 1e6 / events,
     );
     Ok(())
-}
-
-fn millis(took: &Histogram<u64>, quantile: f64) -> f64 {
-    took.value_at_quantile(quantile) as f64 / 1_000.0
 }
 
 fn request(url: &str, path: &str, key: &str, body: &str) -> Vec<u8> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 
+use audit_producer::Producer;
 use audit_schema::{Event, wire};
 use audit_tests::world::World;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -33,12 +34,20 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Publishes so many events of a shape, as auth servers do, and waits until Kafka has them.
 pub(crate) async fn preload(world: &World, shape: Shape, events: u64) -> anyhow::Result<()> {
-    let (mut pool, producer) = (shape.pool(), world.producer()?);
+    publish_all(&world.producer()?, &mut shape.pool(), events).await
+}
+
+/// Publishes so many of the pool's events as fast as Kafka takes them, and waits until it has all.
+pub(crate) async fn publish_all(
+    producer: &Producer,
+    pool: &mut [Event<'static>],
+    events: u64,
+) -> anyhow::Result<()> {
     for number in 0..events {
         while producer.in_memory() > 50_000 {
             std::thread::sleep(Duration::from_micros(200));
         }
-        drop(producer.publish(renewed(&mut pool, number)));
+        drop(producer.publish(renewed(pool, number)));
     }
     ensure!(producer.flush(PATIENCE).await, "Kafka takes too long");
     Ok(())

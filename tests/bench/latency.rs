@@ -18,9 +18,9 @@ use serde_json::{Value, json};
 
 use crate::arrivals::{Arrivals, PROBES, Probe};
 use crate::peer::Peer;
-use crate::report::{Goal, Report};
+use crate::report::{Goal, Report, millis};
 use crate::sizes::Sizes;
-use crate::stage::Stage;
+use crate::stage::{Stage, unlimited};
 
 /// Events a second.
 const RATES: [u64; 3] = [100, 1_000, 10_000];
@@ -100,8 +100,7 @@ pub(crate) const FIGURES: &[&str] = &[
 pub(crate) async fn measure(sizes: &Sizes, logs: &Path) -> anyhow::Result<Report> {
     let stage = Stage::engine(logs).await?.and_kafka().await?;
     let ours = stage.world("latency")?;
-    ours.set("AUDIT_QUERY_API_RATE_LIMIT__REQUESTS", "100000000");
-    ours.set("AUDIT_QUERY_API_HTTP__ACCESS_LOG", "false");
+    unlimited(&ours);
     ours.migrate()?;
     let key = ours.key(PROBES, &["read"])?;
     let _consumer = ours.consumer().await?;
@@ -204,9 +203,4 @@ async fn look(
         }
     }
     Ok(())
-}
-
-#[expect(clippy::cast_precision_loss, reason = "times of a run are far smaller")]
-pub(crate) fn millis(took: &Histogram<u64>, quantile: f64) -> f64 {
-    took.value_at_quantile(quantile) as f64 / 1e3
 }

@@ -16,10 +16,9 @@ use serde_json::json;
 
 use crate::arrivals::Arrivals;
 use crate::dataset::{LARGE, SMALL};
-use crate::latency::millis;
-use crate::report::{Goal, Report};
+use crate::report::{Goal, Report, millis};
 use crate::sizes::Sizes;
-use crate::stage::Stage;
+use crate::stage::{Stage, unlimited};
 
 /// Events that arrive in a second.
 const RATE: u64 = 5_000;
@@ -71,8 +70,7 @@ pub(crate) async fn measure(sizes: &Sizes, logs: &Path) -> anyhow::Result<Report
     let stage = stage.and_kafka().await?;
     let world = stage.world("load")?;
     copy(&log, &world).await?;
-    world.set("AUDIT_QUERY_API_RATE_LIMIT__REQUESTS", "100000000");
-    world.set("AUDIT_QUERY_API_HTTP__ACCESS_LOG", "false");
+    unlimited(&world);
     let keys = [world.key(LARGE, &["read"])?, world.key(SMALL, &["read"])?];
     let api = world.query_api().await?;
     let consumer = world.consumer().await?;

@@ -13,10 +13,9 @@ use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
 use crate::dataset::LARGE;
-use crate::latency::millis;
-use crate::report::{Goal, Report};
+use crate::report::{Goal, Report, millis};
 use crate::sizes::Sizes;
-use crate::stage::Stage;
+use crate::stage::{Stage, patient};
 
 /// Events on a page.
 const LIMIT: u64 = 50;
@@ -58,10 +57,7 @@ pub(crate) const FIGURES: &[&str] = &[
 pub(crate) async fn measure(sizes: &Sizes, logs: &Path) -> anyhow::Result<Report> {
     let (_stage, world) = Stage::log(sizes.rows, logs).await?;
     world.set("AUDIT_QUERY_API_AUDIT__EXPORTS", "false");
-    world.set("AUDIT_QUERY_API_HTTP__ACCESS_LOG", "false");
-    world.set("AUDIT_QUERY_API_RATE_LIMIT__REQUESTS", "100000000");
-    world.set("AUDIT_QUERY_API_QUERIES__TIME", "60s");
-    world.set("AUDIT_QUERY_API_HTTP__REQUEST_TIMEOUT", "100s");
+    patient(&world);
     let most = (DEEP * LIMIT).to_string();
     world.set("AUDIT_QUERY_API_QUERIES__MAX_OFFSET", &most);
     // The API does not start without a file of keys.

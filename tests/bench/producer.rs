@@ -18,7 +18,7 @@ use serde_json::json;
 
 use crate::events::{pool, renewed};
 use crate::http;
-use crate::kafka::{Plain, create_topic};
+use crate::kafka::{Plain, create_topic, publish_all};
 use crate::report::Report;
 use crate::sizes::Sizes;
 
@@ -137,13 +137,7 @@ async fn throughput(world: &World, events: u32, report: &mut Report) -> anyhow::
     let mut pool = pool();
     let producer = Producer::new(&config(world, None))?;
     let started = Instant::now();
-    for number in 0..events {
-        while producer.in_memory() > 50_000 {
-            std::thread::sleep(Duration::from_micros(200));
-        }
-        drop(producer.publish(renewed(&mut pool, number.into())));
-    }
-    ensure!(producer.flush(PATIENCE).await, "Kafka takes too long");
+    publish_all(&producer, &mut pool, events.into()).await?;
     report.add("to Kafka", "events/s", per_second(events, started));
     drop(producer);
 

@@ -16,11 +16,10 @@ use serde_json::{Value, json};
 
 use crate::cold;
 use crate::dataset::{self, LARGE, SMALL};
-use crate::latency::millis;
 use crate::plain;
-use crate::report::{Goal, Report};
+use crate::report::{Goal, Report, millis};
 use crate::sizes::Sizes;
-use crate::stage::Stage;
+use crate::stage::{Stage, patient};
 
 /// What a page and a total may take, and the slowest answer of all, p99, in milliseconds.
 const GOAL_PAGE: f64 = 50.0;
@@ -106,7 +105,7 @@ pub(crate) const FIGURES: &[&str] = &[
 
 /// One way to ask.
 struct Asked<'a> {
-    client: reqwest::Client,
+    client: &'a reqwest::Client,
     api: &'a Service,
     key: String,
 }
@@ -130,12 +129,13 @@ pub(crate) async fn measure(
     let (_stage, world) = Stage::log(sizes.rows, logs).await?;
     let plain = plain::make(&world, logs).await?;
     for world in [&world, &plain] {
-        settings(world);
+        world.set("AUDIT_QUERY_API_AUDIT__EXPORTS", "false");
+        patient(world);
     }
     let keys = [world.key(LARGE, &["read"])?, world.key(SMALL, &["read"])?];
     let plain_key = plain.key(LARGE, &["read"])?;
     let (api, plain_api) = (world.query_api().await?, plain.query_api().await?);
-    let without = asking(&plain_api, &plain_key);
+    let without = asking(&plain, &plain_api, &plain_key);
     let mut report = Report::new(json!({
         "rows": sizes.rows,
         "log": "a year of a Better Auth system: 50,000 users, 900 organizations, 201 projects",
@@ -161,7 +161,7 @@ pub(crate) async fn measure(
             let asked = parameters_of(&world, project, parameters, *questions).await?;
             let size = if project == LARGE { "large" } else { "small" };
             let of = format!("{size}: {name}");
-            let with = asking(&api, key);
+            let with = asking(&world, &api, key);
             // The first one finds everything cold.
             with.ask(&asked[..1.min(asked.len())]).await?;
             let times = with.ask(&asked).await?;
@@ -183,7 +183,14 @@ pub(crate) async fn measure(
     for (name, parameters, _) in kinds.iter().filter(|(name, ..)| chosen(name)) {
         if sizes.cold > 0 && !name.contains(" + ") {
             let asked = parameters_of(&world, LARGE, parameters, sizes.cold).await?;
-            ask_cold(&world, &asking(&api, &keys[0]), &asked, name, &mut report).await?;
+            ask_cold(
+                &world,
+                &asking(&world, &api, &keys[0]),
+                &asked,
+                name,
+                &mut report,
+            )
+            .await?;
         }
     }
     for (part, most) in [
@@ -223,18 +230,6 @@ fn kinds(sizes: &Sizes) -> Vec<(String, String, u64)> {
 
 fn pairwise(sizes: &Sizes) -> u64 {
     (sizes.questions * OF_A_PAIR / 100).max(1)
-}
-
-fn settings(world: &World) {
-    for (name, value) in [
-        ("AUDIT__EXPORTS", "false"),
-        ("HTTP__ACCESS_LOG", "false"),
-        ("RATE_LIMIT__REQUESTS", "100000000"),
-        ("QUERIES__TIME", "100s"),
-        ("HTTP__REQUEST_TIMEOUT", "200s"),
-    ] {
-        world.set(&format!("AUDIT_QUERY_API_{name}"), value);
-    }
 }
 
 fn count(project: &str) -> String {
@@ -286,9 +281,9 @@ async fn parameters_of(
     Ok(asked)
 }
 
-fn asking<'a>(api: &'a Service, key: &Key) -> Asked<'a> {
+fn asking<'a>(world: &'a World, api: &'a Service, key: &Key) -> Asked<'a> {
     Asked {
-        client: reqwest::Client::new(),
+        client: world.http(),
         api,
         key: key.secret.clone(),
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use anyhow::{Context, ensure};
+use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
 /// All figures of a part, by name.
@@ -170,6 +171,12 @@ impl Report {
         let figures: BTreeMap<_, _> = self.figures.iter().map(|(n, f)| (n, f.json())).collect();
         json!({ "work": self.work, "figures": figures })
     }
+}
+
+/// The milliseconds that so much of what was measured, in microseconds, took at most.
+#[expect(clippy::cast_precision_loss, reason = "times of a run are far smaller")]
+pub(crate) fn millis(took: &Histogram<u64>, quantile: f64) -> f64 {
+    took.value_at_quantile(quantile) as f64 / 1e3
 }
 
 #[cfg(test)]

@@ -86,6 +86,19 @@ impl Stage {
     }
 }
 
+/// Lets the query API of a world answer as often as it is asked, and say nothing of it.
+pub(crate) fn unlimited(world: &World) {
+    world.set("AUDIT_QUERY_API_RATE_LIMIT__REQUESTS", "100000000");
+    world.set("AUDIT_QUERY_API_HTTP__ACCESS_LOG", "false");
+}
+
+/// Lets it take long over an answer, too.
+pub(crate) fn patient(world: &World) {
+    unlimited(world);
+    world.set("AUDIT_QUERY_API_QUERIES__TIME", "100s");
+    world.set("AUDIT_QUERY_API_HTTP__REQUEST_TIMEOUT", "200s");
+}
+
 /// A world whose servers are still to be named.
 fn nowhere(name: &str, logs: &Path) -> anyhow::Result<World> {
     World::on(["127.0.0.1:1", "http://127.0.0.1:1"], name, logs.to_owned())

@@ -11,13 +11,13 @@ use anyhow::{Context, ensure};
 use audit_schema::EventId;
 use audit_tests::live::LiveReader;
 use audit_tests::process::PATIENCE;
-use audit_tests::server::Server;
 use audit_tests::world::{Key, Service, World};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
 use crate::events::event;
 use crate::report::Report;
+use crate::stage::{Stage, unlimited};
 
 /// How long it is waited between two lists: how exact their figures are. Asking without a pause
 /// would keep a core busy, and make what is measured slower.
@@ -33,16 +33,11 @@ pub(crate) const FIGURES: &[&str] = &[
 
 /// Publishes so many events at so many a second.
 pub(crate) async fn measure((events, rate): (u32, u32), logs: &Path) -> anyhow::Result<Report> {
-    let mut kafka = Server::kafka(logs)?;
-    kafka.run().await.context("Kafka")?;
-    let world = World::on([&kafka.address(), ""], "bench", logs.to_owned())?;
-    let mut engine = Server::engine(&world)?;
-    engine.run().await.context("ClickHouse")?;
-    world.use_engine(&engine.url());
+    let stage = Stage::engine(logs).await?.and_kafka().await?;
+    let world = stage.world("tail")?;
     world.migrate()?;
     let key = world.key("bench", &["read"])?;
-    world.set("AUDIT_QUERY_API_RATE_LIMIT__REQUESTS", "1000000");
-    world.set("AUDIT_QUERY_API_HTTP__ACCESS_LOG", "false");
+    unlimited(&world);
     let _consumer = world.consumer().await?;
     let api = world.query_api().await?;
 

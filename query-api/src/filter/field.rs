@@ -348,8 +348,9 @@ fn types(values: &[String]) -> Result<Test, String> {
 
 /// The words of a text: longest runs of ASCII letters, digits and everything beyond ASCII.
 fn words(text: &str) -> Result<Vec<String>, String> {
-    let is_between = |c: char| c.is_ascii() && !c.is_ascii_alphanumeric();
-    let found = text.split(is_between).filter(|word| !word.is_empty());
+    let found = text
+        .split(super::is_between_words)
+        .filter(|word| !word.is_empty());
     let words = sorted(found.map(str::to_ascii_lowercase));
     if words.is_empty() {
         Err("has no word; write letters or digits".to_owned())

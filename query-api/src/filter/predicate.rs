@@ -36,10 +36,6 @@ pub(crate) struct Predicate {
     pub(crate) wanted: String,
     /// What it must not be, each of them.
     pub(crate) unwanted: Vec<String>,
-    /// Whether an index knows the rows of a condition in `wanted`.
-    pub(crate) looked_up: bool,
-    /// Whether every row has to be read and taken apart to tell.
-    pub(crate) scans: bool,
     values: Vec<Value>,
 }
 
@@ -58,8 +54,6 @@ impl Predicate {
         let mut predicate = Self {
             wanted: String::new(),
             unwanted: Vec::new(),
-            looked_up: reach.organization.is_some(),
-            scans: false,
             values: Vec::new(),
         };
         let project = predicate.text(reach.project.as_str(), "String");
@@ -74,11 +68,9 @@ impl Predicate {
     /// Narrows it by a condition, in a set that was frozen at `frozen_at`.
     pub(crate) fn and(&mut self, condition: &Condition, frozen_at: Millis) {
         let test = self.test(&condition.test, frozen_at);
-        self.scans |= matches!(condition.test, Test::Data { .. } | Test::UserAgent(_));
         if condition.excluded {
             self.unwanted.push(test);
         } else {
-            self.looked_up |= is_looked_up(&condition.test);
             self.narrow(&format!("({test})"));
         }
     }
@@ -258,7 +250,7 @@ fn name(place: usize) -> String {
 }
 
 /// Whether an index knows the rows that pass.
-fn is_looked_up(test: &Test) -> bool {
+pub(super) fn is_looked_up(test: &Test) -> bool {
     match test {
         Test::Column(column, values) => INDEXED.contains(column) && values.len() <= MAX_LOOKED_UP,
         Test::Address(ranges) => ranges.iter().all(|range| range.first == range.last),
@@ -276,9 +268,8 @@ fn words_in_data(value: &str) -> Option<Vec<String>> {
     }
     let mut words = Vec::new();
     for (place, line) in value.split(|c: char| c.is_ascii_control()).enumerate() {
-        let is_between = |c: char| c.is_ascii() && !c.is_ascii_alphanumeric();
         let behind_control = usize::from(place > 0);
-        let whole = line.split(is_between).skip(behind_control);
+        let whole = line.split(super::is_between_words).skip(behind_control);
         words.extend(
             whole
                 .filter(|word| !word.is_empty())

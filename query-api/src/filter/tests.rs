@@ -42,7 +42,12 @@ fn every_filter_has_its_sql() {
         "not.userId=u1&not.eventType=user_*&not.country=AT&not.q=x",
     ]
     .into_iter()
-    .map(|raw| format!("{raw}\n{:#?}", asked(raw).unwrap().predicate(NOW)))
+    .map(|raw| {
+        let filter = asked(raw).unwrap();
+        let (looked_up, scans) = (filter.is_looked_up(), filter.scans());
+        let said = filter.predicate(NOW);
+        format!("{raw}\nlooked up: {looked_up}, scans: {scans}\n{said:#?}")
+    })
     .collect();
     insta::assert_snapshot!(said.join("\n\n"));
 }

@@ -67,9 +67,10 @@ fn unseen(seen: &FrozenSet, set: &FrozenSet) -> Vec<(Position, u64)> {
 
 /// The first position of `end`'s partition that is not in `seen`.
 fn begin(seen: &FrozenSet, end: &Position) -> Position {
-    let same = |p: &&Position| (p.incarnation, p.partition) == (end.incarnation, end.partition);
-    let offset = seen.ends.iter().find(same).map_or(0, |p| p.offset);
-    Position { offset, ..*end }
+    Position {
+        offset: seen.end_beside(end),
+        ..*end
+    }
 }
 
 /// Merges rows that are sorted by position. Where a partition has `most` rows there may be more of

@@ -69,10 +69,7 @@ impl FrozenSet {
     /// Whether the row is in it.
     pub(super) fn has(&self, row: &EventRow) -> bool {
         let at = Place::of(row).position;
-        self.ends.iter().any(|end| {
-            (end.incarnation, end.partition) == (at.incarnation, at.partition)
-                && at.offset < end.offset
-        })
+        at.offset < self.end_beside(&at)
     }
 }
 

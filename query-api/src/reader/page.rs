@@ -5,13 +5,11 @@
 
 use std::time::{Duration, Instant};
 
-use audit_schema::row::{EVENTS, EventRow};
+use audit_schema::row::EventRow;
 use clickhouse::Row;
 
 use super::total::{Count, Total};
-use super::{
-    Admitted, ApiError, Filter, FrozenSet, IN_FROZEN_SET, Query, frozen, metrics, refusal,
-};
+use super::{Admitted, Among, ApiError, Filter, FrozenSet, Query, metrics, refusal};
 use crate::cursor::{Cursor, Direction, Place, Walk};
 use crate::filter::Order;
 
@@ -58,15 +56,6 @@ impl Start<'_> {
             Self::At(_) | Self::Behind(_) => 0,
         }
     }
-}
-
-/// Among which rows a page is looked for.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Among {
-    /// Those of the frozen set.
-    Set,
-    /// All there are.
-    All,
 }
 
 /// Which rows of a walk a page has.
@@ -227,7 +216,7 @@ impl Admitted<'_> {
             }
             // The rows of a value are few of many, and to look for the set in all of those costs
             // more than the page. Mostly none of them came after it.
-            if filter.predicate(set.frozen_at).looked_up {
+            if filter.is_looked_up() {
                 let found = by(KEY, Among::All).await?;
                 if !share_a_key(&found.rows)
                     && let Some(found) = found.within(set, slice.limit)
@@ -263,20 +252,16 @@ impl Admitted<'_> {
         };
         let beyond = beside.map(|_| beside_place(than));
         let order = parts.iter().map(|part| format!("{part} {direction}"));
-        let predicate = filter.predicate(set.frozen_at);
-        let sql = format!(
-            "SELECT {} FROM {EVENTS} WHERE {}{}{} \
-             ORDER BY {} LIMIT {{rows:UInt64}} OFFSET {{skip:UInt64}}",
-            EventRow::COLUMN_NAMES.join(", "),
-            predicate.sql(),
-            match among {
-                Among::Set => format!(" AND {IN_FROZEN_SET}"),
-                Among::All => String::new(),
-            },
+        let rest = format!(
+            "{} ORDER BY {} LIMIT {{rows:UInt64}} OFFSET {{skip:UInt64}}",
             beyond.unwrap_or_default(),
             order.collect::<Vec<_>>().join(", ")
         );
-        let query = frozen::bind(predicate.bind(self.client.query_raw(&sql)), set)
+        let columns = EventRow::COLUMN_NAMES.join(", ");
+        let query = self
+            .query(filter, set, among, |events| {
+                format!("SELECT {columns} {events}{rest}")
+            })
             .param("rows", slice.limit.saturating_add(1))
             .param("skip", slice.start.skip())
             // Reading ahead costs more than it gives where a page is all that is wanted.

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use uuid::Uuid;
 
-use super::page::{Among, KEY, page, share_a_key};
+use super::page::{KEY, page, share_a_key};
 use super::refusal::refusal;
 use super::watermarks::{Watermark, frozen_set};
 use super::*;

@@ -18,9 +18,8 @@ use serde::Deserialize;
 
 use super::refusal::is_over_limits;
 use super::{
-    Admitted, ApiError, EVENTS, Filter, FrozenSet, Query, frozen, metrics, refusal, seconds,
+    Admitted, Among, ApiError, EVENTS, Filter, FrozenSet, Query, frozen, metrics, refusal, seconds,
 };
-use crate::filter::Predicate;
 
 /// How much of the time for the total the engine may take, in percent: the rest is for its answer
 /// to come in time.
@@ -65,12 +64,11 @@ impl Admitted<'_> {
         let begun = Instant::now();
         let budget = self.limits.total_time;
         let counting = budget * COUNTING_SHARE / 100;
-        let predicate = filter.predicate(set.frozen_at);
-        let scans = predicate.scans;
+        let scans = filter.scans();
         let query = if scans {
             self.one_by_one(filter, set, counting)
         } else {
-            self.by_difference(predicate, set)
+            self.by_difference(filter, set)
                 .with_setting("max_execution_time", seconds(counting))
         };
         let counted = tokio::time::timeout(budget, query.fetch_one::<Count>()).await;
@@ -94,7 +92,7 @@ impl Admitted<'_> {
     /// Counts the rows of the set; a count that is broken off says how far it went.
     fn one_by_one(&self, filter: &Filter, set: &FrozenSet, counting: Duration) -> Query {
         // Only what reads may break off. If the whole query did, it would count nothing.
-        let query = self.query(filter, set, |events| {
+        let query = self.query(filter, set, Among::Set, |events| {
             format!(
                 "SELECT count() AS rows FROM (SELECT 1 {events} \
                  SETTINGS max_execution_time = {}, timeout_overflow_mode = 'break')",
@@ -106,7 +104,8 @@ impl Admitted<'_> {
     }
 
     /// Counts all rows that match, less those that are not in the set.
-    pub(super) fn by_difference(&self, predicate: Predicate, set: &FrozenSet) -> Query {
+    fn by_difference(&self, filter: &Filter, set: &FrozenSet) -> Query {
+        let predicate = filter.predicate(set.frozen_at);
         let wanted = &predicate.wanted;
         let mut less = vec![format!("{} AND {}", predicate.sql(), frozen::not_in(set))];
         if !predicate.unwanted.is_empty() {
