@@ -389,22 +389,22 @@ impl World {
     /// Waits until the watermark of every partition has passed the end of its log.
     pub async fn settled(&self) -> anyhow::Result<()> {
         let tool: BaseConsumer = self.kafka().create()?;
-        let ends: Vec<String> = (0..PARTITIONS)
-            .map(|partition| {
+        // Asked again with each look: what was published before may still be on its way to Kafka.
+        let ends = || {
+            let ends = (0..PARTITIONS).map(|partition| {
                 let (_, end) = tool.fetch_watermarks(&self.topic, partition, ANSWER)?;
                 anyhow::Ok(format!("{partition}\t{end}"))
-            })
-            .collect::<anyhow::Result<_>>()?;
-        let ends = ends.join("\n");
+            });
+            anyhow::Ok(ends.collect::<anyhow::Result<Vec<_>>>()?.join("\n"))
+        };
         let watermarks = "SELECT partition, max(next_offset) FROM audit_watermarks \
                           WHERE incarnation = (SELECT max(incarnation) FROM audit_sources) \
                           GROUP BY partition ORDER BY partition";
-        let reached = wait_until("every watermark to pass its log's end", async || {
-            Ok((self.sql(watermarks).await? == ends).then_some(()))
+        let reached = wait_until("every watermark to reach its log's end", async || {
+            Ok((self.sql(watermarks).await? == ends()?).then_some(()))
         })
         .await;
-        let reached_where = || format!("ends {ends:?}");
-        reached.with_context(reached_where)
+        reached.with_context(|| format!("ends {:?}", ends().ok()))
     }
 
     /// How it has to end: everything that is in Kafka is counted, each of these events is stored
