@@ -1,9 +1,9 @@
 //! The tables in ClickHouse: native inserts, and the questions that recovery and settling ask.
 //!
 //! Every insert is one block, so it is stored as one part, whole or not at all, and is checked
-//! against the late limit when its last byte has arrived: for that the two `min_insert_block_size`
-//! settings are pinned above the size of any batch. Measured on ClickHouse 26.7: with smaller ones
-//! a block is checked when it arrives and stored when the body ends, however late.
+//! against the late limit when its last byte has arrived: for that `native::SETTINGS` pins the two
+//! `min_insert_block_size` above the size of any batch. Measured on ClickHouse 26.7: with smaller
+//! ones a block is checked when it arrives and stored when the body ends, however late.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -187,8 +187,6 @@ impl Store for Writer {
         let request = native::insert(&self.client, table)
             .with_setting("insert_deduplication_token", insert.token)
             .with_setting("insert_deduplicate", "1")
-            .with_setting("min_insert_block_size_rows", "1048449")
-            .with_setting("min_insert_block_size_bytes", "268402944")
             .with_setting("max_partitions_per_insert_block", "1")
             .with_timeouts(Some(self.insert_timeout), Some(self.insert_timeout));
         let answer = block.send(request).await;
