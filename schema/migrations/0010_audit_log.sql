@@ -83,4 +83,4 @@ SELECT
     source_offset,
     words
 FROM audit_events
-COMMENT 'Every event, with its group and its data taken apart. Costs what audit_events costs: give a project_id and a time (the key is project_id, created_at, event_id). `=` on user_id, organization_id, identifier, actor_id, session_id, request_id, event_key and hasAllTokens(words, …) use text indexes, event_id a bloom filter. data, login_method and is_sign_in read and parse event_data'
+COMMENT 'Every event, with its category and its data taken apart. Give a project_id and a time: the key is project_id, created_at, event_id. `=` on user_id, organization_id, identifier, actor_id, session_id, request_id, event_key and toString(ip_address), and hasAllTokens(words, …), use text indexes, event_id a bloom filter. How many there are of an event_type, documented_type, category, outcome, country or country_code of a project, without a time, is answered by the projection by_kind. data, login_method and is_sign_in read and parse event_data'

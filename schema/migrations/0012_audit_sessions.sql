@@ -17,9 +17,9 @@ CREATE OR REPLACE VIEW {table}{on_cluster}
 )
 AS
 WITH
-    minIf(happened.at, happened.ends != '') AS ended_alone_at,
-    argMinIf(happened.ends, happened.at, happened.ends != '') AS ended_alone_by,
-    any(revoked.at) AS all_revoked_at,
+    minOrNullIf(happened.created_at, happened.ends != '') AS ended_alone_at,
+    arrayFilter(time -> time > begun.created_at, any(revoked.times)) AS later,
+    if(empty(later), NULL, arrayMin(later)) AS all_revoked_at,
     all_revoked_at IS NULL OR ended_alone_at <= all_revoked_at AS alone
 SELECT
     begun.project_id AS project_id,
@@ -28,7 +28,7 @@ SELECT
     begun.identifier AS identifier,
     begun.created_at AS started_at,
     if(alone, ended_alone_at, all_revoked_at) AS ended_at,
-    multiIf(ended_at IS NULL, '', alone, ended_alone_by, 'all_revoked') AS ended_by,
+    multiIf(ended_at IS NULL, '', alone, argMinIf(happened.ends, happened.created_at, happened.ends != ''), 'all_revoked') AS ended_by,
     begun.login_method AS login_method,
     begun.ip_address AS ip_address,
     begun.city AS city,
@@ -38,31 +38,32 @@ SELECT
     count() AS events
 FROM
 (
-    SELECT *
-    FROM audit_log
-    WHERE event_type = 'session_created' AND session_id != ''
-) AS begun
--- The first time after it that all sessions of its user were revoked.
-ASOF LEFT JOIN
-(
-    SELECT project_id, user_id, created_at, toNullable(created_at) AS at
-    FROM audit_events
-    WHERE documented_type = 'sessions_revoked_all'
-) AS revoked
-    ON begun.project_id = revoked.project_id AND begun.user_id = revoked.user_id AND begun.created_at < revoked.created_at
-LEFT JOIN
-(
     SELECT
         project_id,
         user_id,
         session_id,
-        toNullable(created_at) AS at,
+        created_at,
         transform(documented_type, ['user_signed_out', 'session_revoked'], ['signed_out', 'revoked'], '') AS ends
     FROM audit_events
     WHERE session_id != ''
 ) AS happened
+-- In this order what is kept in memory is the sessions that were asked for, not what happened in all.
+INNER JOIN
+(
+    SELECT *
+    FROM audit_log
+    WHERE event_type = 'session_created' AND session_id != ''
+) AS begun
     ON begun.project_id = happened.project_id AND begun.user_id = happened.user_id AND begun.session_id = happened.session_id
+LEFT JOIN
+(
+    SELECT project_id, user_id, groupArray(created_at) AS times
+    FROM audit_events
+    WHERE documented_type = 'sessions_revoked_all'
+    GROUP BY project_id, user_id
+) AS revoked
+    ON begun.project_id = revoked.project_id AND begun.user_id = revoked.user_id
 GROUP BY
     begun.project_id, begun.session_id, begun.user_id, begun.identifier, begun.created_at, begun.login_method,
     begun.ip_address, begun.city, begun.country, begun.country_code, begun.user_agent
-COMMENT 'Sessions, one row per session_created, and how each ended. Give a project_id and a time: project_id, started_at, user_id and session_id find the beginnings by the key and the text indexes; project_id, user_id and session_id find the rest, too. Without one of the latter two all events of the project are looked through for what happened in these sessions'
+COMMENT 'Sessions, one row per session_created, and how each ended. Give a project_id and a time. `=` on user_id and session_id use text indexes, for the beginnings as for what came of them; started_at narrows the beginnings only (by the key), and what came of them is looked for in all events of the project'

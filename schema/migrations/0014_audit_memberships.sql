@@ -30,7 +30,7 @@ SELECT
         'rejoined') AS ended_by,
     multiIf(
         how = 'created', period.user_id,
-        invitation.inviter != '', invitation.inviter,
+        invitation.inviter != '', ifNull(invitation.inviter, ''),
         period.joining.actor_id = period.user_id, '',
         period.joining.actor_id) AS added_by,
     multiIf(

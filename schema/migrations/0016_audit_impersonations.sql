@@ -21,7 +21,7 @@ AS SELECT
     begun.identifier AS identifier,
     begun.session_id AS session_id,
     begun.created_at AS started_at,
-    minIf(happened.at, happened.documented_type IN ('user_impersonation_stopped', 'user_signed_out', 'session_revoked')) AS ended_at,
+    minOrNullIf(happened.created_at, happened.documented_type IN ('user_impersonation_stopped', 'user_signed_out', 'session_revoked')) AS ended_at,
     dateDiff('millisecond', begun.created_at, ended_at) / 1000 AS duration,
     begun.ip_address AS ip_address,
     begun.country AS country,
@@ -32,18 +32,19 @@ AS SELECT
         'user_impersonation_stopped', 'user_signed_out', 'session_revoked')) AS events
 FROM
 (
+    SELECT project_id, user_id, session_id, documented_type, created_at
+    FROM audit_events
+    WHERE session_id != ''
+) AS happened
+-- In this order what is kept in memory is the impersonations, not what happened in all sessions.
+INNER JOIN
+(
     SELECT *
     FROM audit_events
     WHERE documented_type = 'user_impersonated' AND session_id != ''
 ) AS begun
-LEFT JOIN
-(
-    SELECT project_id, user_id, session_id, documented_type, toNullable(created_at) AS at
-    FROM audit_events
-    WHERE session_id != ''
-) AS happened
     ON begun.project_id = happened.project_id AND begun.user_id = happened.user_id AND begun.session_id = happened.session_id
 GROUP BY
     begun.project_id, begun.actor_id, begun.user_id, begun.identifier, begun.session_id, begun.created_at,
     begun.ip_address, begun.country, begun.country_code, begun.user_agent
-COMMENT 'Who acted as somebody else, one row per user_impersonated. Give a project_id and a time: project_id, started_at, admin_id, user_id and session_id find the beginnings by the key and the text indexes; project_id, user_id and session_id find the rest, too. Without one of the latter two all events of the project are looked through for what happened in these sessions'
+COMMENT 'Who acted as somebody else, one row per user_impersonated. Give a project_id and a time. `=` on user_id and session_id use text indexes, for the beginnings as for what came of them; started_at (by the key) and admin_id (by a text index) narrow the beginnings only, and what came of them is looked for in all events of the project'

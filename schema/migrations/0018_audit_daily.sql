@@ -20,4 +20,4 @@ AS SELECT
     uniqIf(user_id, user_id != '') AS users
 FROM audit_log
 GROUP BY project_id, day, event_type, documented_type, category, outcome
-COMMENT 'How many events of each kind there were in each day, counted when asked. Give a project_id and a time: project_id and day are answered by the key. Without users it reads small columns only. A total without a time is found faster in audit_events, by the projection by_kind: SELECT event_type, count() … GROUP BY event_type'
+COMMENT 'How many events of each kind there were in each day, counted when asked. Give a project_id and a time: the key answers project_id and day. Without users it reads small columns only. For all time without days ask audit_log, where the projection by_kind answers: SELECT category, count() … GROUP BY category'

@@ -6,5 +6,10 @@
     reason = "a test fails by panicking"
 )]
 
+mod data;
+mod keys;
+mod members;
+mod sessions;
+mod sign_ins;
 mod stand;
 mod views;
