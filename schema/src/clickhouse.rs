@@ -9,6 +9,8 @@ use clickhouse::sql::Identifier;
 use clickhouse::{Client, Row};
 use serde::{Deserialize, Serialize};
 
+use crate::{CATALOGUE, CatalogueEntry};
+
 /// The table of watermarks: how far each partition is readable.
 pub const WATERMARKS: &str = "audit_watermarks";
 
@@ -77,7 +79,6 @@ enum Makes {
     /// A table; in a cluster one on each shard, and one before them that reads all.
     Table(&'static str),
     /// A view of the tables that read all; its statement begins with `CREATE OR REPLACE VIEW`.
-    #[expect(dead_code, reason = "no step makes one yet")]
     View(&'static str),
 }
 
@@ -102,6 +103,51 @@ const MIGRATIONS: &[Migration] = &[
         makes: Makes::Table(SOURCES),
         sql: include_str!("../migrations/0004_audit_sources.sql"),
     },
+    Migration {
+        version: 10,
+        makes: Makes::View("audit_log"),
+        sql: include_str!("../migrations/0010_audit_log.sql"),
+    },
+    Migration {
+        version: 11,
+        makes: Makes::View("audit_sign_ins"),
+        sql: include_str!("../migrations/0011_audit_sign_ins.sql"),
+    },
+    Migration {
+        version: 12,
+        makes: Makes::View("audit_sessions"),
+        sql: include_str!("../migrations/0012_audit_sessions.sql"),
+    },
+    Migration {
+        version: 13,
+        makes: Makes::View("audit_accounts"),
+        sql: include_str!("../migrations/0013_audit_accounts.sql"),
+    },
+    Migration {
+        version: 14,
+        makes: Makes::View("audit_memberships"),
+        sql: include_str!("../migrations/0014_audit_memberships.sql"),
+    },
+    Migration {
+        version: 15,
+        makes: Makes::View("audit_security_events"),
+        sql: include_str!("../migrations/0015_audit_security_events.sql"),
+    },
+    Migration {
+        version: 16,
+        makes: Makes::View("audit_impersonations"),
+        sql: include_str!("../migrations/0016_audit_impersonations.sql"),
+    },
+    Migration {
+        version: 17,
+        makes: Makes::View("audit_hourly"),
+        sql: include_str!("../migrations/0017_audit_hourly.sql"),
+    },
+    Migration {
+        version: 18,
+        makes: Makes::View("audit_daily"),
+        sql: include_str!("../migrations/0018_audit_daily.sql"),
+    },
 ];
 
 /// The table that an insert of `table` goes to: a shard's own one in a cluster.
@@ -110,6 +156,19 @@ pub fn local_table(table: &str, engine: &Engine) -> String {
         Engine::SingleNode => table.to_owned(),
         Engine::Cluster(_) => format!("{table}_local"),
     }
+}
+
+/// The expression for the category of `documented_type`: what the catalogue says.
+fn category() -> String {
+    let texts = |text: fn(&CatalogueEntry) -> &str| {
+        let quoted = CATALOGUE.iter().map(|entry| format!("'{}'", text(entry)));
+        quoted.collect::<Vec<_>>().join(", ")
+    };
+    format!(
+        "transform(documented_type, [{}], [{}], '')",
+        texts(|entry| entry.name),
+        texts(|entry| entry.category.as_str())
+    )
 }
 
 impl Migration {
@@ -144,6 +203,7 @@ impl Migration {
             .replace("{engine}", engine)
             .replace("{settings}", &settings)
             .replace("{late_limit}", &crate::row::LATE_LIMIT_SECONDS.to_string())
+            .replace("{category}", &category())
             .replace("{replica}", &replica(""));
         for version in ["next_offset", "registered_at"] {
             sql = sql.replace(&format!("{{replica_of {version}}}"), &replica(version));
