@@ -15,6 +15,7 @@ mod membership;
 mod metrics;
 pub mod offsets;
 pub mod partition;
+mod publish;
 pub mod recovery;
 pub mod refill;
 pub mod repair;
