@@ -10,6 +10,7 @@ pub mod error;
 pub mod freshness;
 pub mod group;
 mod holes;
+pub mod import;
 mod incarnation;
 mod membership;
 mod metrics;
