@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use audit_schema::{Actor, Event, EventData, EventType, Location, Outcome};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::producer::{FutureProducer, FutureRecord};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -292,5 +295,67 @@ pub(crate) async fn an_import_that_was_killed_or_stopped_is_run_again_and_stores
     }
     world.settled().await?;
     ensure!(world.sql(letters).await? == "30\t30");
+    Ok(())
+}
+
+/// Lets the topic take records up to so many bytes.
+async fn limit(world: &World, bytes: &str) -> anyhow::Result<()> {
+    let admin: AdminClient<DefaultClientContext> = world.kafka().create()?;
+    let limited = AlterConfig::new(ResourceSpecifier::Topic(&world.topic))
+        .set("message.timestamp.type", "LogAppendTime")
+        .set("cleanup.policy", "delete")
+        .set("compression.type", "producer")
+        .set("retention.ms", "-1")
+        .set("max.message.bytes", bytes);
+    for altered in admin
+        .alter_configs([&limited], &AdminOptions::new())
+        .await?
+    {
+        altered.map_err(|(_, code)| anyhow::anyhow!("not altered: {code}"))?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn an_event_that_kafka_does_not_take_stops_an_import_at_its_line(
+    world: Arc<World>,
+) -> anyhow::Result<()> {
+    world.migrate()?;
+    let _consumer = world.consumer().await?;
+    let lines: Vec<String> = (0..2 * CHUNK).map(answered).collect();
+    let mut fed = Fed::start(&world, "acme", &lines[..CHUNK])?;
+    world.stored(CHUNK).await?;
+    limit(&world, "1000").await?;
+    let producer: FutureProducer = world.kafka().create()?;
+    wait_until("kafka to refuse what is larger", async || {
+        let large = "x".repeat(2_000);
+        let record = FutureRecord::to(&world.topic).key("").payload(&large);
+        let sent = producer.send_result(record).map_err(|(error, _)| error)?;
+        Ok(sent.await?.is_err().then_some(()))
+    })
+    .await?;
+    for line in &lines[CHUNK..] {
+        fed.0.tell(line)?;
+    }
+    let ended = fed.0.says("why it stopped", |line| {
+        let (_, reason) = line.split_once("\"reason\": \"line ")?;
+        reason
+            .contains("kafka did not confirm its event")
+            .then_some(())?;
+        reason.split_once(':')?.0.parse::<usize>().ok()
+    });
+    let line = ended.await?;
+    ensure!(line > CHUNK && line <= lines.len(), "{line}");
+    let next = format!("\"fromLine\": {line}");
+    fed.0
+        .says("where to go on", |line| line.contains(&next).then_some(()))
+        .await?;
+
+    limit(&world, "1048576").await?;
+    let whole = file(&world, "answers.ndjson", &lines)?;
+    let again = import(&world, &[&whole, "--project", "acme", "--yes"])?;
+    ensure!(again["stopped"].is_null(), "{again}");
+    world.settled().await?;
+    let rows = "SELECT count(), uniqExact(event_id) FROM audit_events";
+    ensure!(world.sql(rows).await? == format!("{0}\t{0}", lines.len()));
     Ok(())
 }
