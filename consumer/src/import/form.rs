@@ -38,11 +38,11 @@ impl Form {
             redaction,
             known: Known::Nothing,
         };
-        form.is(format);
+        form.read_as(format);
         form
     }
 
-    fn is(&mut self, format: Format) {
+    fn read_as(&mut self, format: Format) {
         self.known = match format {
             Format::Auto => Known::Nothing,
             Format::Export => Known::Export(Completeness::default()),
@@ -73,7 +73,7 @@ impl Form {
             return Ok(Vec::new());
         }
         if let Known::Nothing = self.known {
-            self.is(recognised(json)?);
+            self.read_as(recognised(json)?);
         }
         match &mut self.known {
             Known::Nothing => Ok(Vec::new()),
