@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use audit_producer::RedactionConfig;
 use audit_schema::clickhouse::{Address, Engine, Options};
 use audit_service::admin::Admin;
 use audit_service::config::{Properties, Secret, Validate};
@@ -35,6 +36,8 @@ pub struct Config {
     pub settle: Settle,
     /// How the running consumer audits what it wrote.
     pub audit: Audit,
+    /// What is done to events of a file before they are published.
+    pub import: Import,
     /// Where the admin port listens.
     pub admin: Admin,
     /// What is logged, and how.
@@ -171,6 +174,14 @@ pub struct Audit {
     /// Shortest time between two beginnings of the walk over a partition.
     #[serde(with = "humantime_serde")]
     pub again: Duration,
+}
+
+/// What is done to events of a file before they are published.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Import {
+    /// What is removed from events that no producer of ours has published.
+    pub redaction: RedactionConfig,
 }
 
 /// How to stop.

@@ -10,6 +10,7 @@ use anyhow::Context;
 use audit_consumer::audit::Auditor;
 use audit_consumer::config::{Config, DEFAULTS};
 use audit_consumer::dead_letters::{self, List};
+use audit_consumer::import::{self, Import, ImportError, import};
 use audit_consumer::refill::{Refill, refill};
 use audit_consumer::repair::Repaired;
 use audit_consumer::replay::{Replay, replay};
@@ -63,6 +64,14 @@ enum Command {
     /// Look at records that could not become events, and publish them again.
     #[command(subcommand)]
     DeadLetters(DeadLetters),
+    /// Publish the events of a file: an export of this log, or of a Better Auth dashboard.
+    ///
+    /// Each keeps its id and time, and becomes one event of the project however often it is
+    /// imported; what is stored already is not published again. Consumers can go on running. It can
+    /// be stopped at any time; what it says of its progress on stderr is where --from-line lets it go
+    /// on, and without that it finds out itself what is left to do. Exit code 1 if something was
+    /// refused, if it was stopped, or if the file is not whole.
+    Import(Import),
     /// Check that every offset is stored exactly once; exit code 1 if not, 2 if that cannot be
     /// said.
     ///
@@ -114,6 +123,17 @@ const UNKNOWN: u8 = 2;
 /// How long it is quiet about its progress, and how often it tells of it then.
 const PROGRESS: Duration = Duration::from_secs(2);
 
+/// Tells how far a long work is, given the time since it began.
+fn progress() -> impl FnMut(Duration, &dyn Display) {
+    let mut told = Duration::ZERO;
+    move |after, step| {
+        if after.saturating_sub(told) >= PROGRESS {
+            told = after;
+            eprintln!("{step}");
+        }
+    }
+}
+
 async fn verify(config: &Config, options: &Verify) -> anyhow::Result<ExitCode> {
     let client = audit_schema::clickhouse::connect(config.clickhouse.address());
     let topic = Topic::new(config, client.clone());
@@ -130,13 +150,8 @@ async fn verify(config: &Config, options: &Verify) -> anyhow::Result<ExitCode> {
         logs.inspect_err(|error| eprintln!("not compared with the log of kafka: {error:#}"))
             .ok()
     };
-    let mut told = Duration::ZERO;
-    let progress = |step: Step| {
-        if step.after.saturating_sub(told) >= PROGRESS {
-            told = step.after;
-            eprintln!("{step}");
-        }
-    };
+    let mut tell = progress();
+    let progress = |step: Step| tell(step.after, &step);
     let each = |verdict: &Verdict| {
         if !options.json {
             println!("{verdict}");
@@ -195,6 +210,22 @@ async fn main() -> anyhow::Result<ExitCode> {
             let refilled = refill(&config, &wanted).await?;
             print(&refilled, wanted.json)?;
             if !refilled.holds() {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        Command::Import(wanted) => {
+            let config = load()?;
+            audit_service::telemetry::init(&config.telemetry)?;
+            let (mut tell, mut imported) = (progress(), None);
+            audit_service::tasks::until_signal(async |shutdown| {
+                let step = |step: import::Step| tell(step.after, &step);
+                imported = Some(import(&config, &wanted, shutdown, step).await?);
+                Ok::<(), ImportError>(())
+            })
+            .await?;
+            let imported = imported.context("the import did not end")?;
+            print(&imported, wanted.json)?;
+            if !imported.is_well() {
                 return Ok(ExitCode::FAILURE);
             }
         }

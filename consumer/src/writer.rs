@@ -5,7 +5,7 @@
 //! `min_insert_block_size` above the size of any batch. Measured on ClickHouse 26.7: with smaller
 //! ones a block is checked when it arrives and stored when the body ends, however late.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use audit_schema::dead_letter::{self, DEAD_LETTERS, DeadLetter};
 use audit_schema::row::{EVENTS, Millis};
 use audit_schema::{OffsetRange, native};
 use clickhouse::error::Error;
+use clickhouse::query::Query;
 use clickhouse::{Client, Row};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
@@ -77,6 +78,14 @@ struct EarlierRow {
     offset: u64,
 }
 
+#[derive(Debug, Row, Deserialize)]
+struct KeyRow {
+    project: String,
+    created_at: i64,
+    #[serde(with = "clickhouse::serde::uuid")]
+    id: Uuid,
+}
+
 #[derive(Debug, Row, Serialize)]
 struct WatermarkRow {
     incarnation: u32,
@@ -119,11 +128,51 @@ impl Writer {
         })
     }
 
+    /// Which of these events are in the table, in any partition and any life of the topic.
+    pub(crate) async fn stored(&self, keys: &[EventKey]) -> Result<HashSet<EventKey>, ReadError> {
+        let sql = format!(
+            "SELECT DISTINCT project_id AS project, \
+             toUnixTimestamp64Milli(created_at) AS created_at, event_id AS id FROM {EVENTS} \
+             WHERE {}",
+            is_one_of_the_keys(EVENTS)
+        );
+        let mut found = HashSet::new();
+        for keys in keys.chunks(KEYS) {
+            let rows = with_keys(self.client.query_raw(&sql), keys).fetch_all::<KeyRow>();
+            found.extend(self.ask(rows).await?.into_iter().map(|row| EventKey {
+                project: row.project,
+                created_at: Millis(row.created_at),
+                id: row.id,
+            }));
+        }
+        Ok(found)
+    }
+
     /// `select` over the offsets of one partition in both tables, as far as they are in `range`.
     fn offsets_of(&self, select: &str, id: PartitionId, range: OffsetRange) -> String {
         let offsets = audit::offsets_in(&self.events, &self.dead_letters, id, range);
         format!("{select} FROM ({offsets})")
     }
+}
+
+/// The condition that a row of `table` has one of the primary keys that [`with_keys`] binds.
+fn is_one_of_the_keys(table: &str) -> String {
+    format!(
+        "(project_id, {table}.created_at, event_id) IN (SELECT arrayJoin(arrayZip( \
+         {{projects:Array(String)}}, \
+         arrayMap(t -> fromUnixTimestamp64Milli(t, 'UTC'), {{times:Array(Int64)}}), \
+         {{ids:Array(UUID)}})))"
+    )
+}
+
+fn with_keys(question: Query, keys: &[EventKey]) -> Query {
+    let projects: Vec<&str> = keys.iter().map(|key| key.project.as_str()).collect();
+    let times: Vec<i64> = keys.iter().map(|key| key.created_at.0).collect();
+    let ids: Vec<String> = keys.iter().map(|key| key.id.to_string()).collect();
+    question
+        .param("projects", projects)
+        .param("times", times)
+        .param("ids", ids)
 }
 
 /// Whether asking again is of no use.
@@ -302,27 +351,18 @@ impl Store for Writer {
     ) -> Result<HashMap<EventKey, u64>, ReadError> {
         let sql = format!(
             "SELECT project_id AS project, toUnixTimestamp64Milli(created_at) AS created_at, \
-             event_id AS id, min(source_offset) AS offset FROM {} \
-             WHERE (project_id, {}.created_at, event_id) IN (SELECT arrayJoin(arrayZip( \
-                 {{projects:Array(String)}}, \
-                 arrayMap(t -> fromUnixTimestamp64Milli(t, 'UTC'), {{times:Array(Int64)}}), \
-                 {{ids:Array(UUID)}}))) \
+             event_id AS id, min(source_offset) AS offset FROM {} WHERE {} \
              AND source_incarnation = {} AND source_partition = {} AND source_offset < {below} \
              GROUP BY project_id, {}.created_at, event_id",
-            self.events, self.events, id.incarnation, id.partition, self.events
+            self.events,
+            is_one_of_the_keys(&self.events),
+            id.incarnation,
+            id.partition,
+            self.events
         );
         let mut found = HashMap::new();
         for keys in keys.chunks(KEYS) {
-            let projects: Vec<&str> = keys.iter().map(|key| key.project.as_str()).collect();
-            let times: Vec<i64> = keys.iter().map(|key| key.created_at.0).collect();
-            let ids: Vec<String> = keys.iter().map(|key| key.id.to_string()).collect();
-            let rows = self
-                .client
-                .query_raw(&sql)
-                .param("projects", projects)
-                .param("times", times)
-                .param("ids", ids)
-                .fetch_all::<EarlierRow>();
+            let rows = with_keys(self.client.query_raw(&sql), keys).fetch_all::<EarlierRow>();
             for row in self.ask(rows).await? {
                 let key = EventKey {
                     project: row.project,

@@ -19,6 +19,7 @@ mod deaths;
 mod engine_faults;
 mod exactly_once;
 mod freshness;
+mod imports;
 mod isolation;
 mod kafka_faults;
 mod kafka_security;
@@ -103,6 +104,9 @@ fn trials(stack: &Arc<Option<Stack>>) -> Vec<Trial> {
         ways_out::rows_taken_away_are_put_back_once,
         ways_out::a_replayed_dead_letter_is_one_row_however_often,
         ways_out::an_unchanged_topic_begins_no_new_life,
+        imports::an_exported_log_comes_back_as_it_was_and_once,
+        imports::an_import_that_was_killed_or_stopped_is_run_again_and_stores_every_event_once,
+        imports::an_event_that_kafka_does_not_take_stops_an_import_at_its_line,
         deaths::a_killed_broker_loses_and_doubles_nothing,
         deaths::broker_and_engine_killed_at_once_lose_and_double_nothing,
         deaths::consumer_and_engine_killed_at_once_lose_and_double_nothing,
