@@ -113,7 +113,7 @@ async fn ana(client: &Client, sql: &str) -> clickhouse::error::Result<Vec<String
 #[tokio::test]
 async fn an_analyst_sees_the_projects_granted_and_nothing_else() -> anyhow::Result<()> {
     let folder = data("access")?;
-    let (mut child, client) = server(folder.path()).await?;
+    let (child, client) = server(folder.path()).await?;
     let count = format!("SELECT project_id, count() FROM {DATABASE}.{GRANTED_EVENTS} GROUP BY 1");
 
     // Nobody was granted anything.
@@ -164,7 +164,7 @@ async fn an_analyst_sees_the_projects_granted_and_nothing_else() -> anyhow::Resu
 #[tokio::test]
 async fn a_policy_reads_no_more_than_the_projects_granted() -> anyhow::Result<()> {
     let folder = data("pruned")?;
-    let (mut child, client) = server(folder.path()).await?;
+    let (child, client) = server(folder.path()).await?;
     let plan: Vec<String> = client
         .query(
             "EXPLAIN indexes = 1 SELECT count() FROM audit_granted_events WHERE user_id = 'user-1'",

@@ -111,7 +111,9 @@ async fn an_analyst_lowers_limits_and_lifts_none() -> anyhow::Result<()> {
         ] {
             let error = refused(answer)?;
             ensure!(
-                error.starts_with("Code: 452.") || error.starts_with("Code: 164."),
+                ["Code: 452.", "Code: 164.", "Code: 392."]
+                    .iter()
+                    .any(|code| error.starts_with(code)),
                 "{setting} = {value}: {error}"
             );
         }
