@@ -16,7 +16,7 @@ use crate::deaths::own_engine;
 async fn restrict(engine: &mut Server, world: &World, role: &str) -> anyhow::Result<()> {
     let to = format!(" TO {role}");
     let statements = statements(&world.database, &Engine::SingleNode);
-    let rights: String = statements
+    let rights: Vec<String> = statements
         .iter()
         .filter_map(|statement| statement.strip_prefix("GRANT ")?.strip_suffix(&to))
         .flat_map(|rights| rights.split(", "))
@@ -29,7 +29,8 @@ async fn restrict(engine: &mut Server, world: &World, role: &str) -> anyhow::Res
         format!(
             "<clickhouse><profiles><default/></profiles><quotas><default/></quotas><users><default>\
              <password/><networks><ip>::/0</ip></networks><profile>default</profile>\
-             <quota>default</quota><grants>{rights}</grants></default></users></clickhouse>"
+             <quota>default</quota><grants>{}</grants></default></users></clickhouse>",
+            rights.concat()
         ),
     )?;
     engine.kill().await?;
@@ -72,7 +73,7 @@ pub(crate) async fn the_services_need_no_more_rights_than_their_roles_have(
         world.get(&format!("{}/v1/{path}", api.url), &key).await?;
     }
 
-    // The audit in the end is the consumer's again.
+    // The audit is the consumer's, too.
     restrict(&mut engine, &world, WRITER).await?;
     world.audit()
 }

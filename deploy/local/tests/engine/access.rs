@@ -20,16 +20,17 @@ fn statements() -> Vec<String> {
 /// What is granted to a role or user, as `users.xml` takes it.
 fn grants_of(name: &str) -> String {
     let to = format!(" TO {name}");
-    let granted = statements().into_iter().filter_map(|statement| {
-        let granted = statement.strip_prefix("GRANT ")?.strip_suffix(&to)?;
-        Some(
-            granted
-                .split(", ")
-                .map(|right| format!("<query>GRANT {right}</query>"))
-                .collect::<String>(),
-        )
-    });
-    format!("<grants>{}</grants>", granted.collect::<String>())
+    let mut queries = String::new();
+    for statement in statements() {
+        let granted = statement.strip_prefix("GRANT ");
+        let Some(rights) = granted.and_then(|granted| granted.strip_suffix(&to)) else {
+            continue;
+        };
+        for right in rights.split(", ") {
+            queries += &["<query>GRANT ", right, "</query>"].concat();
+        }
+    }
+    format!("<grants>{queries}</grants>")
 }
 
 /// The condition of the policy that binds the viewer.
