@@ -94,6 +94,8 @@ pub struct ClickHouse {
     pub cluster: String,
     /// Whether an insert is on disk when it is answered.
     pub fsync: bool,
+    /// Whether `migrate` also makes roles, and what bounds analysts.
+    pub access: bool,
     /// How long an insert may take.
     #[serde(with = "humantime_serde")]
     pub insert_timeout: Duration,

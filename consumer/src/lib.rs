@@ -82,6 +82,11 @@ pub async fn migrate(config: &Config, new_incarnation: bool) -> Result<(), RunEr
         database = config.clickhouse.database,
         "tables are made"
     );
+    if config.clickhouse.access {
+        let engine = config.clickhouse.options().engine;
+        audit_schema::clickhouse::access::apply(config.clickhouse.address(), &engine).await?;
+        tracing::info!("roles, policies and limits are made");
+    }
     let writer = Writer::new(&config.clickhouse, config.batch.in_flight);
     let topic = Topic::new(config, writer.client().clone());
     let created = topic.create().await?;

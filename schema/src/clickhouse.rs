@@ -2,7 +2,9 @@
 //!
 //! Migrations are numbered SQL files compiled in. Each is one statement that can be repeated, so
 //! a migration that dies half way is mended by running it again. What differs between one server
-//! and a cluster is filled into the same files: [`Engine`] says which.
+//! and a cluster is filled into the same files: [`Engine`] says which. [`access`] has the roles.
+
+pub mod access;
 
 use clickhouse::error::Error;
 use clickhouse::sql::Identifier;
@@ -57,6 +59,16 @@ pub enum Engine {
     Cluster(String),
 }
 
+impl Engine {
+    /// What makes a statement one for all servers, in front of a blank if it is anything.
+    fn on_cluster(&self) -> String {
+        match self {
+            Self::SingleNode => String::new(),
+            Self::Cluster(cluster) => format!(" ON CLUSTER '{cluster}'"),
+        }
+    }
+}
+
 /// How to make the tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
@@ -80,6 +92,23 @@ enum Makes {
     Table(&'static str),
     /// A view of the tables that read all; its statement begins with `CREATE OR REPLACE VIEW`.
     View(&'static str),
+}
+
+impl Makes {
+    /// What it is called by those who read.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Table(name) | Self::View(name) => name,
+        }
+    }
+
+    /// Its name, if it is a view.
+    fn view(self) -> Option<&'static str> {
+        match self {
+            Self::Table(_) => None,
+            Self::View(name) => Some(name),
+        }
+    }
 }
 
 const MIGRATIONS: &[Migration] = &[
@@ -148,6 +177,16 @@ const MIGRATIONS: &[Migration] = &[
         makes: Makes::View("audit_daily"),
         sql: include_str!("../migrations/0018_audit_daily.sql"),
     },
+    Migration {
+        version: 30,
+        makes: Makes::Table(access::GRANTS),
+        sql: include_str!("../migrations/0030_audit_grants.sql"),
+    },
+    Migration {
+        version: 31,
+        makes: Makes::View(access::GRANTED_EVENTS),
+        sql: include_str!("../migrations/0031_audit_granted_events.sql"),
+    },
 ];
 
 /// The table that an insert of `table` goes to: a shard's own one in a cluster.
@@ -175,9 +214,8 @@ impl Migration {
     /// The statements of this step, in order.
     fn statements(&self, options: &Options) -> Vec<String> {
         let mut settings = "non_replicated_deduplication_window = 100000".to_owned();
-        let (mut on_cluster, mut engine) = (String::new(), "");
-        if let Engine::Cluster(cluster) = &options.engine {
-            on_cluster = format!(" ON CLUSTER '{cluster}'");
+        let (on_cluster, mut engine) = (options.engine.on_cluster(), "");
+        if let Engine::Cluster(_) = &options.engine {
             engine = "Replicated";
             "replicated_deduplication_window = 100000, replicated_deduplication_window_seconds = 604800"
                 .clone_into(&mut settings);
@@ -192,9 +230,10 @@ impl Migration {
             Engine::Cluster(_) if version.is_empty() => format!("({zookeeper})"),
             Engine::Cluster(_) => format!("({zookeeper}, {version})"),
         };
-        let (name, made) = match self.makes {
-            Makes::Table(name) => (name, local_table(name, &options.engine)),
-            Makes::View(name) => (name, name.to_owned()),
+        let name = self.makes.name();
+        let made = match self.makes {
+            Makes::Table(name) => local_table(name, &options.engine),
+            Makes::View(name) => name.to_owned(),
         };
         let mut sql = self
             .sql
@@ -244,6 +283,23 @@ pub enum MigrateError {
         #[source]
         source: Error,
     },
+    /// ClickHouse did not make the roles.
+    #[error(
+        "clickhouse did not make the roles: the user needs ACCESS MANAGEMENT and all it grants WITH \
+         GRANT OPTION, and the server a place for roles (access_control_path); \
+         clickhouse.access = false leaves them out"
+    )]
+    Access(#[source] Error),
+}
+
+/// Refuses a name that cannot stand in a statement as it is.
+fn plain(name: &str) -> Result<(), MigrateError> {
+    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    if plain && !name.is_empty() {
+        Ok(())
+    } else {
+        Err(MigrateError::Name(name.to_owned()))
+    }
 }
 
 #[derive(Debug, Row, Serialize, Deserialize)]
@@ -254,17 +310,9 @@ struct Applied {
 /// Makes the database and its tables, as far as they are not there, and returns the version
 /// they are at. Can be repeated at any time.
 pub async fn migrate(address: Address<'_>, options: &Options) -> Result<u32, MigrateError> {
-    let word = |name: &str| {
-        let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        if plain && !name.is_empty() {
-            Ok(())
-        } else {
-            Err(MigrateError::Name(name.to_owned()))
-        }
-    };
-    word(address.database)?;
+    plain(address.database)?;
     if let Engine::Cluster(cluster) = &options.engine {
-        word(cluster)?;
+        plain(cluster)?;
     }
     let step = |version| move |source| MigrateError::ClickHouse { version, source };
 
@@ -272,10 +320,7 @@ pub async fn migrate(address: Address<'_>, options: &Options) -> Result<u32, Mig
         database: "default",
         ..address
     });
-    let on_cluster = match &options.engine {
-        Engine::SingleNode => String::new(),
-        Engine::Cluster(cluster) => format!(" ON CLUSTER '{cluster}'"),
-    };
+    let on_cluster = options.engine.on_cluster();
     server
         .query(&format!("CREATE DATABASE IF NOT EXISTS ?{on_cluster}"))
         .bind(Identifier(address.database))
