@@ -31,7 +31,7 @@ pub mod writer;
 
 use std::sync::Arc;
 
-use audit_schema::clickhouse::MigrateError;
+use audit_schema::migrate::MigrateError;
 use audit_service::Tasks;
 use audit_service::admin::{self, Readiness};
 use audit_service::tasks::{Failure, TasksError};
@@ -70,11 +70,9 @@ pub enum RunError {
 /// `new_incarnation` registers another life of the topic: for a topic that was deleted and
 /// created anew on purpose.
 pub async fn migrate(config: &Config, new_incarnation: bool) -> Result<(), RunError> {
-    let version = audit_schema::clickhouse::migrate(
-        config.clickhouse.address(),
-        &config.clickhouse.options(),
-    )
-    .await?;
+    let version =
+        audit_schema::migrate::migrate(config.clickhouse.address(), &config.clickhouse.options())
+            .await?;
     tracing::info!(
         version,
         database = config.clickhouse.database,

@@ -20,6 +20,8 @@ mod facts;
 #[cfg(feature = "clickhouse")]
 mod members;
 #[cfg(feature = "clickhouse")]
+pub mod migrate;
+#[cfg(feature = "clickhouse")]
 pub mod native;
 #[cfg(feature = "clickhouse")]
 pub mod row;

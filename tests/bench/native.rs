@@ -3,7 +3,8 @@
 
 use audit_schema::Event;
 use audit_schema::Position;
-use audit_schema::clickhouse::{Address, Engine, Options, connect, migrate};
+use audit_schema::clickhouse::{Address, Engine, connect};
+use audit_schema::migrate::{Options, migrate};
 use audit_schema::native;
 use audit_schema::row::{EVENTS, EventColumns, Millis};
 use audit_tests::world::World;
