@@ -1,15 +1,22 @@
 //! Migrations: the numbered steps that make our tables and change them.
 //!
-//! Each is one SQL file, compiled in, whose statement can be repeated, so a migration that dies half
-//! way is mended by running it again. What differs between one server and a cluster is filled into
-//! the same files: [`Engine`] says which.
+//! Each is one SQL file, compiled in, whose statement can be repeated, and is written down in
+//! `audit_migrations` when it is done: a migration that dies anywhere, and two at the same time, end
+//! as one that was left alone. What differs between one server and a cluster is filled into the same
+//! files: [`Engine`] says which. What a step may change is in the README.
 
-use clickhouse::Row;
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
 use clickhouse::error::Error;
-use clickhouse::sql::Identifier;
+use clickhouse::{Client, Row};
 use serde::{Deserialize, Serialize};
 
 use crate::clickhouse::{Address, Engine, SOURCES, WATERMARKS, connect, local_table};
+use crate::row::Millis;
+
+/// The table of steps: which were applied, and when.
+const STEPS: &str = "audit_migrations";
 
 /// How to make the tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +68,15 @@ const MIGRATIONS: &[Migration] = &[
 ];
 
 impl Migration {
+    /// What this step does, such as `CREATE TABLE audit_events`.
+    fn name(&self) -> String {
+        let (Makes::Table(name) | Makes::View(name)) = self.makes;
+        let code = self.sql.lines().filter(|line| !line.starts_with("--"));
+        let code = code.collect::<Vec<_>>().join(" ");
+        let verb = code.split("{table}").next().unwrap_or_default();
+        format!("{}{name}", verb.replace("IF NOT EXISTS ", ""))
+    }
+
     /// The statements of this step, in order.
     fn statements(&self, options: &Options) -> Vec<String> {
         let mut settings = "non_replicated_deduplication_window = 100000".to_owned();
@@ -74,7 +90,9 @@ impl Migration {
         if options.fsync {
             settings.push_str(", fsync_after_insert = 1, fsync_part_directory = 1");
         }
-        let zookeeper = "'/clickhouse/tables/{uuid}/{shard}', '{replica}'";
+        // Not by `{uuid}`: a replica that is added later, or on which the statement failed at first,
+        // makes the table by a statement of its own, and has to find the others'.
+        let zookeeper = "'/clickhouse/tables/{shard}/{database}/{table}', '{replica}'";
         let replica = |version: &str| match &options.engine {
             Engine::SingleNode if version.is_empty() => String::new(),
             Engine::SingleNode => format!("({version})"),
@@ -98,13 +116,28 @@ impl Migration {
         }
         let mut statements = vec![sql];
         if let (Engine::Cluster(cluster), Makes::Table(_)) = (&options.engine, self.makes) {
+            // Replaced, because it does not follow when the table gets a column. It holds nothing.
             statements.push(format!(
-                "CREATE TABLE IF NOT EXISTS {name}{on_cluster} AS {made} \
+                "CREATE OR REPLACE TABLE {name}{on_cluster} AS {made} \
                  ENGINE = Distributed('{cluster}', currentDatabase(), '{made}')"
             ));
         }
         statements
     }
+}
+
+/// A step, and when it was applied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Step {
+    /// Its number; 0 makes the database and the table of steps itself.
+    pub version: u32,
+    /// What it does, such as `CREATE TABLE audit_events`.
+    pub name: String,
+    /// When it was first applied, on the clock of ClickHouse; `None` if it was not yet.
+    pub applied_at: Option<DateTime<Utc>>,
+    /// What is sent to ClickHouse, in this order; each can be repeated.
+    pub statements: Vec<String>,
 }
 
 /// Why the tables could not be made.
@@ -124,7 +157,7 @@ pub enum MigrateError {
     #[error("{0:?} cannot name a database or cluster: use letters, digits and '_'")]
     Name(String),
     /// ClickHouse did not do it.
-    #[error("clickhouse did not take migration {version}")]
+    #[error("clickhouse did not take migration {version}; it can be repeated")]
     ClickHouse {
         /// The step that failed; 0 is the list of steps itself.
         version: u32,
@@ -134,80 +167,190 @@ pub enum MigrateError {
     },
 }
 
-#[derive(Debug, Row, Serialize, Deserialize)]
-struct Applied {
-    version: u32,
+impl MigrateError {
+    fn at(version: u32) -> impl FnOnce(Error) -> Self {
+        move |source| Self::ClickHouse { version, source }
+    }
 }
 
-/// Makes the database and its tables, as far as they are not there, and returns the version
-/// they are at. Can be repeated at any time.
-pub async fn migrate(address: Address<'_>, options: &Options) -> Result<u32, MigrateError> {
-    let word = |name: &str| {
-        let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        if plain && !name.is_empty() {
-            Ok(())
-        } else {
-            Err(MigrateError::Name(name.to_owned()))
-        }
-    };
-    word(address.database)?;
-    if let Engine::Cluster(cluster) = &options.engine {
-        word(cluster)?;
-    }
-    let step = |version| move |source| MigrateError::ClickHouse { version, source };
+#[derive(Debug, Row, Deserialize)]
+struct Count {
+    rows: u64,
+}
 
-    let server = connect(Address {
-        database: "default",
-        ..address
-    });
-    let on_cluster = match &options.engine {
-        Engine::SingleNode => String::new(),
-        Engine::Cluster(cluster) => format!(" ON CLUSTER '{cluster}'"),
-    };
-    server
-        .query(&format!("CREATE DATABASE IF NOT EXISTS ?{on_cluster}"))
-        .bind(Identifier(address.database))
-        .execute()
-        .await
-        .map_err(step(0))?;
+#[derive(Debug, Row, Deserialize)]
+struct AppliedRow {
+    version: u32,
+    first: Millis,
+}
 
-    let client = connect(address);
-    client
-        .query(
-            "CREATE TABLE IF NOT EXISTS audit_migrations (version UInt32, \
-             applied_at DateTime64(3, 'UTC') DEFAULT now64(3)) ENGINE = ReplacingMergeTree \
-             ORDER BY version COMMENT 'The numbered changes of the tables that were made'",
-        )
-        .execute()
-        .await
-        .map_err(step(0))?;
-    let found = client
-        .query("SELECT max(version) AS version FROM audit_migrations")
-        .fetch_one::<Applied>()
-        .await
-        .map_err(step(0))?
-        .version;
-    let known = MIGRATIONS.last().map_or(0, |last| last.version);
-    if found > known {
-        return Err(MigrateError::Newer { found, known });
-    }
-    for migration in MIGRATIONS.iter().filter(|m| m.version > found) {
-        let failed = step(migration.version);
-        for statement in migration.statements(options) {
-            client
-                .query_raw(&statement)
-                .execute()
-                .await
-                .map_err(failed)?;
+/// The steps of one database, and what tells and writes down which of them were applied.
+struct Steps<'a> {
+    /// Speaks to the server before the database is there.
+    server: Client,
+    database: &'a str,
+    known: Vec<Step>,
+}
+
+impl<'a> Steps<'a> {
+    fn new(address: Address<'a>, options: &Options) -> Result<Self, MigrateError> {
+        let word = |name: &str| {
+            let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+            if plain && !name.is_empty() {
+                Ok(())
+            } else {
+                Err(MigrateError::Name(name.to_owned()))
+            }
+        };
+        word(address.database)?;
+        if let Engine::Cluster(cluster) = &options.engine {
+            word(cluster)?;
         }
-        client
-            .query("INSERT INTO audit_migrations (version) VALUES (?)")
-            .bind(migration.version)
+        let first = Step {
+            version: 0,
+            name: format!("CREATE TABLE {STEPS}"),
+            applied_at: None,
+            statements: first_statements(address.database, &options.engine),
+        };
+        let others = MIGRATIONS.iter().map(|migration| Step {
+            version: migration.version,
+            name: migration.name(),
+            applied_at: None,
+            statements: migration.statements(options),
+        });
+        Ok(Self {
+            server: connect(Address {
+                database: "default",
+                ..address
+            }),
+            database: address.database,
+            known: std::iter::once(first).chain(others).collect(),
+        })
+    }
+
+    /// Which steps were applied, and when first.
+    async fn applied(&self) -> Result<BTreeMap<u32, DateTime<Utc>>, Error> {
+        let there = self
+            .server
+            .query("SELECT count() AS rows FROM system.tables WHERE database = ? AND name = ?")
+            .bind(self.database)
+            .bind(STEPS)
+            .fetch_one::<Count>();
+        if there.await?.rows == 0 {
+            return Ok(BTreeMap::new());
+        }
+        let rows = self
+            .server
+            .query_raw(&format!(
+                "SELECT version, min(applied_at) AS first FROM `{}`.{STEPS} GROUP BY version",
+                self.database
+            ))
+            .fetch_all::<AppliedRow>();
+        let rows = rows.await?.into_iter();
+        Ok(rows.map(|row| (row.version, row.first.into())).collect())
+    }
+
+    /// The same, unless a newer program has been here.
+    async fn applied_by_us(&self) -> Result<BTreeMap<u32, DateTime<Utc>>, MigrateError> {
+        let applied = self.applied().await.map_err(MigrateError::at(0))?;
+        let known = self.known.last().map_or(0, |last| last.version);
+        match applied.keys().max() {
+            Some(found) if *found > known => Err(MigrateError::Newer {
+                found: *found,
+                known,
+            }),
+            _ => Ok(applied),
+        }
+    }
+
+    /// Sends the statements of a step, each of which may have been sent before, and writes it down.
+    async fn apply(&self, client: &Client, step: &Step) -> Result<(), Error> {
+        for statement in &step.statements {
+            client.query_raw(statement).execute().await?;
+        }
+        self.server
+            .query(&format!(
+                "INSERT INTO `{}`.{STEPS} (version, name) VALUES (?, ?)",
+                self.database
+            ))
+            .bind(step.version)
+            .bind(&step.name)
             .execute()
             .await
-            .map_err(failed)?;
     }
-    Ok(known)
+}
+
+/// The statements of step 0. The first release had no names.
+fn first_statements(database: &str, engine: &Engine) -> Vec<String> {
+    let (on_cluster, replicated) = match engine {
+        Engine::SingleNode => (String::new(), "ReplacingMergeTree"),
+        // One table for all shards: each server of the cluster knows what was applied.
+        Engine::Cluster(cluster) => (
+            format!(" ON CLUSTER '{cluster}'"),
+            "ReplicatedReplacingMergeTree('/clickhouse/tables/all/{database}/{table}', \
+             '{shard}_{replica}')",
+        ),
+    };
+    vec![
+        format!("CREATE DATABASE IF NOT EXISTS `{database}`{on_cluster}"),
+        format!(
+            "CREATE TABLE IF NOT EXISTS `{database}`.{STEPS}{on_cluster} (version UInt32, \
+             applied_at DateTime64(3, 'UTC') DEFAULT now64(3)) ENGINE = {replicated} \
+             ORDER BY version COMMENT 'The numbered changes of the tables that were made'"
+        ),
+        format!(
+            "ALTER TABLE `{database}`.{STEPS}{on_cluster} \
+             ADD COLUMN IF NOT EXISTS name String COMMENT 'What it does'"
+        ),
+    ]
+}
+
+/// Every step this program knows, with those marked that were applied; changes nothing.
+///
+/// # Errors
+/// As [`migrate`], which would refuse or fail there.
+pub async fn plan(address: Address<'_>, options: &Options) -> Result<Vec<Step>, MigrateError> {
+    let mut steps = Steps::new(address, options)?;
+    let applied = steps.applied_by_us().await?;
+    for step in &mut steps.known {
+        step.applied_at = applied.get(&step.version).copied();
+    }
+    Ok(steps.known)
+}
+
+/// Makes the database and its tables, as far as they are not there, and calls `each` with every
+/// step that it has applied. Can be repeated at any time, and run beside another one.
+///
+/// With `repeat` the steps that were applied are applied again: a server that was added to a
+/// cluster gets its tables so.
+///
+/// # Errors
+/// When a newer program has been here, before anything is changed; when a name is no word; when
+/// ClickHouse refuses a statement or does not answer.
+pub async fn migrate(
+    address: Address<'_>,
+    options: &Options,
+    repeat: bool,
+    mut each: impl FnMut(&Step),
+) -> Result<(), MigrateError> {
+    let steps = Steps::new(address, options)?;
+    let in_database = connect(address);
+    for step in &steps.known {
+        // Asked again before each: what another one did meanwhile is not done after it, which
+        // could bring back an older view.
+        let applied = steps.applied_by_us().await?;
+        if applied.contains_key(&step.version) && !repeat {
+            continue;
+        }
+        let client = match step.version {
+            0 => &steps.server,
+            _ => &in_database,
+        };
+        let applied = steps.apply(client, step).await;
+        applied.map_err(MigrateError::at(step.version))?;
+        each(step);
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -216,11 +359,20 @@ mod tests {
 
     fn all(engine: Engine, fsync: bool) -> String {
         let options = Options { engine, fsync };
-        MIGRATIONS
-            .iter()
-            .flat_map(|m| m.statements(&options))
+        let address = Address {
+            url: "http://127.0.0.1:8123",
+            database: "audit",
+            user: "",
+            password: "",
+        };
+        let steps = Steps::new(address, &options).unwrap().known.into_iter();
+        steps
+            .map(|step| {
+                let statements = step.statements.join(";\n\n");
+                format!("-- {}: {}\n{statements};\n", step.version, step.name)
+            })
             .collect::<Vec<_>>()
-            .join(";\n\n")
+            .join("\n")
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub(crate) async fn tables(world: &World) -> anyhow::Result<Client> {
         engine: Engine::SingleNode,
         fsync: false,
     };
-    migrate(address, &options).await?;
+    migrate(address, &options, false, |_| ()).await?;
     Ok(connect(address).with_validation(false))
 }
 

@@ -115,7 +115,7 @@ impl Stand {
             engine: Engine::SingleNode,
             fsync: false,
         };
-        migrate(address, &options).await.unwrap();
+        migrate(address, &options, false, |_| ()).await.unwrap();
         Self::at(database, configure)
     }
 
