@@ -209,8 +209,8 @@ pub(crate) async fn the_first_release_is_migrated_with_its_data(
             .await?;
     }
 
-    let api = world.query_api().await?;
     let key = world.key("acme", &["read"])?;
+    let api = world.query_api().await?;
     for question in [
         "userId=user-3&eventType=user_signed_in&outcome=success",
         "userId=user-3&q=passkey&ip=192.0.2.0/24&country=IT",
@@ -223,7 +223,9 @@ pub(crate) async fn the_first_release_is_migrated_with_its_data(
         let events = page["events"].as_array().context("events")?;
         ensure!(events.len() as u64 == stored);
     }
-    world.audit()
+    // The records of these rows were never in Kafka, which an audit would see.
+    world.broken_on_purpose();
+    Ok(())
 }
 
 /// What a newer version may add: columns with a default, also one that is derived.
@@ -271,8 +273,8 @@ pub(crate) async fn a_program_older_than_the_tables_goes_on_but_does_not_migrate
     let without = world.sql(without).await?;
     ensure!(without == "0", "{without} rows have no default");
 
-    let api = world.query_api().await?;
     let key = world.key("acme", &["read"])?;
+    let api = world.query_api().await?;
     let last = ids.last().context("an event")?.to_string();
     readable(&world, &api.url, &key, &last).await?;
     let page = world
