@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use audit_producer::RedactionConfig;
-use audit_schema::clickhouse::{Address, Engine, Options};
+use audit_schema::clickhouse::{Address, Engine};
+use audit_schema::migrate::Options;
 use audit_service::admin::Admin;
 use audit_service::config::{Properties, Secret, Validate};
 use audit_service::telemetry::Telemetry;

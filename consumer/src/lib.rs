@@ -14,6 +14,7 @@ pub mod import;
 mod incarnation;
 mod membership;
 mod metrics;
+pub mod migrate;
 pub mod offsets;
 pub mod partition;
 mod publish;
@@ -33,7 +34,7 @@ pub mod writer;
 
 use std::sync::Arc;
 
-use audit_schema::clickhouse::MigrateError;
+use audit_schema::migrate::MigrateError;
 use audit_service::Tasks;
 use audit_service::admin::{self, Readiness};
 use audit_service::tasks::{Failure, TasksError};
@@ -65,40 +66,6 @@ pub enum RunError {
     /// A part of it ended.
     #[error(transparent)]
     Tasks(#[from] TasksError),
-}
-
-/// Makes the tables, the topic and its registration, as far as they are not there.
-///
-/// `new_incarnation` registers another life of the topic: for a topic that was deleted and
-/// created anew on purpose.
-pub async fn migrate(config: &Config, new_incarnation: bool) -> Result<(), RunError> {
-    let version = audit_schema::clickhouse::migrate(
-        config.clickhouse.address(),
-        &config.clickhouse.options(),
-    )
-    .await?;
-    tracing::info!(
-        version,
-        database = config.clickhouse.database,
-        "tables are made"
-    );
-    if config.clickhouse.access {
-        let engine = config.clickhouse.options().engine;
-        audit_schema::clickhouse::access::apply(config.clickhouse.address(), &engine).await?;
-        tracing::info!("roles, policies and limits are made");
-    }
-    let writer = Writer::new(&config.clickhouse, config.batch.in_flight);
-    let topic = Topic::new(config, writer.client().clone());
-    let created = topic.create().await?;
-    let incarnation = topic.register(new_incarnation).await?;
-    topic.check().await?;
-    tracing::info!(
-        topic = config.kafka.topic,
-        created,
-        incarnation,
-        "topic is made"
-    );
-    Ok(())
 }
 
 /// Consumes until `shutdown`, then finishes what it holds within the configured budget.

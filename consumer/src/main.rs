@@ -11,6 +11,7 @@ use audit_consumer::audit::Auditor;
 use audit_consumer::config::{Config, DEFAULTS};
 use audit_consumer::dead_letters::{self, List};
 use audit_consumer::import::{self, Import, ImportError, import};
+use audit_consumer::migrate::{Migrate, migrate};
 use audit_consumer::refill::{Refill, refill};
 use audit_consumer::repair::Repaired;
 use audit_consumer::replay::{Replay, replay};
@@ -39,13 +40,10 @@ enum Command {
     /// Consume until SIGTERM.
     Run,
     /// Make the tables, the topic and its registration; can be repeated.
-    Migrate {
-        /// Register another life of the topic: it was deleted and created anew on purpose, or was
-        /// given more partitions. Stop all consumers of the group first. A topic whose records are
-        /// stored is refused, because they would be stored a second time.
-        #[arg(long)]
-        new_incarnation: bool,
-    },
+    ///
+    /// Consumers and readers can go on running. --plan shows before what it would do. It can be
+    /// stopped at any time and run again, also twice at once.
+    Migrate(Migrate),
     /// Give up records that cannot be read any more, so that a stopped partition goes on.
     ///
     /// For a partition that stopped with "the log begins at offset X, but offset Y was never
@@ -184,10 +182,10 @@ async fn main() -> anyhow::Result<ExitCode> {
             audit_service::tasks::until_signal(|shutdown| audit_consumer::serve(config, shutdown))
                 .await?;
         }
-        Command::Migrate { new_incarnation } => {
+        Command::Migrate(wanted) => {
             let config = load()?;
             audit_service::telemetry::init(&config.telemetry)?;
-            audit_consumer::migrate(&config, new_incarnation).await?;
+            print(&migrate(&config, &wanted).await?, wanted.json)?;
         }
         Command::Verify(options) => {
             return Ok(match load() {

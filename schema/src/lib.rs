@@ -12,6 +12,8 @@ mod position;
 pub mod wire;
 
 #[cfg(feature = "clickhouse")]
+pub mod access;
+#[cfg(feature = "clickhouse")]
 pub mod clickhouse;
 #[cfg(feature = "clickhouse")]
 pub mod dead_letter;
@@ -19,6 +21,8 @@ pub mod dead_letter;
 mod facts;
 #[cfg(feature = "clickhouse")]
 mod members;
+#[cfg(feature = "clickhouse")]
+pub mod migrate;
 #[cfg(feature = "clickhouse")]
 pub mod native;
 #[cfg(feature = "clickhouse")]

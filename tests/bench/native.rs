@@ -3,7 +3,8 @@
 
 use audit_schema::Event;
 use audit_schema::Position;
-use audit_schema::clickhouse::{Address, Engine, Options, connect, migrate};
+use audit_schema::clickhouse::{Address, Engine, connect};
+use audit_schema::migrate::{Options, migrate};
 use audit_schema::native;
 use audit_schema::row::{EVENTS, EventColumns, Millis};
 use audit_tests::world::World;
@@ -25,7 +26,7 @@ pub(crate) async fn tables(world: &World) -> anyhow::Result<Client> {
         engine: Engine::SingleNode,
         fsync: false,
     };
-    migrate(address, &options).await?;
+    migrate(address, &options, false, |_| ()).await?;
     Ok(connect(address).with_validation(false))
 }
 

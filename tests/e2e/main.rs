@@ -25,6 +25,7 @@ mod kafka_faults;
 mod kafka_security;
 mod live;
 mod local_stack;
+mod migrations;
 mod offsets_by_hand;
 mod openapi;
 mod reading;
@@ -142,6 +143,11 @@ fn trials(stack: &Arc<Option<Stack>>) -> Vec<Trial> {
         topics::records_that_expired_unread_stop_their_partition_alone,
         topics::a_topic_created_anew_while_it_is_consumed_is_not_taken_for_the_old_one,
         topics::a_topic_created_anew_and_longer_behind_the_consumers_back_is_not_taken_for_the_old_one,
+        migrations::tables_end_the_same_wherever_their_migration_died,
+        migrations::migrations_at_the_same_time_do_no_harm,
+        migrations::the_first_release_is_migrated_with_its_data,
+        migrations::a_program_older_than_the_tables_goes_on_but_does_not_migrate_them,
+        migrations::a_plan_changes_nothing_and_says_what_there_is,
         offsets_by_hand::a_group_deleted_by_hand_changes_nothing,
         offsets_by_hand::offsets_moved_while_the_consumer_runs_change_nothing,
         back_pressure::a_clickhouse_that_stands_still_costs_neither_memory_nor_partitions,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use anyhow::ensure;
+use audit_schema::access::{READER, WRITER, statements};
 use audit_schema::clickhouse::Engine;
-use audit_schema::clickhouse::access::{READER, WRITER, statements};
 
 use audit_tests::server::Server;
 use audit_tests::world::World;

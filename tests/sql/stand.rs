@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, mpsc};
 
-use audit_schema::clickhouse::{Address, Engine, Options, connect, migrate};
+use audit_schema::clickhouse::{Address, Engine, connect};
+use audit_schema::migrate::{Options, migrate};
 use audit_schema::row::{EVENTS, EventColumns, Millis};
 use audit_schema::{Position, native, wire};
 use audit_tests::process::ready;
@@ -75,7 +76,7 @@ impl Stand {
             engine: Engine::SingleNode,
             fsync: false,
         };
-        migrate(address, &options).await.unwrap();
+        migrate(address, &options, false, |_| {}).await.unwrap();
         Self {
             client: connect(address),
         }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use audit_consumer::freshness::Freshness;
+use audit_consumer::migrate::{Migrate, migrate};
 use audit_ingest::Ingest;
 use audit_producer::Producer;
 use audit_query_api::QueryApi;
@@ -241,7 +242,7 @@ async fn serve(
     query_api.clickhouse.url.clone_from(&places.clickhouse);
 
     tracing::info!("making tables and topic …");
-    audit_consumer::migrate(&consumer, false).await?;
+    migrate(&consumer, &Migrate::default()).await?;
     let (key, made) = api_key(options)?;
     let keys = ApiKeys::open(&options.data.join("keys.toml"))?;
 

@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 use std::sync::{LazyLock, mpsc};
 
 use audit_query_api::{Config, QueryApi, router};
-use audit_schema::clickhouse::{Address, Engine, Options, connect, migrate};
+use audit_schema::clickhouse::{Address, Engine, connect};
+use audit_schema::migrate::{Options, migrate};
 use audit_schema::row::{EVENTS, EventColumns, Millis};
 use audit_schema::{Event, EventBuilder, EventId, EventType, Position, native};
 use audit_service::http;
@@ -114,7 +115,7 @@ impl Stand {
             engine: Engine::SingleNode,
             fsync: false,
         };
-        migrate(address, &options).await.unwrap();
+        migrate(address, &options, false, |_| ()).await.unwrap();
         Self::at(database, configure)
     }
 

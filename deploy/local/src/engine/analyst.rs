@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use audit_schema::clickhouse::access::{ANALYST, LIMITS, Limit};
+use audit_schema::access::{ANALYST, LIMITS, Limit};
 
 /// The limits that mean what they say here: to the engine everybody is one user, so what is of a user is of all.
 fn of_a_query() -> impl Iterator<Item = &'static Limit> {

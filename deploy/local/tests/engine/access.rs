@@ -4,8 +4,9 @@
 
 use anyhow::{Context as _, ensure};
 use audit_local::child::Child;
-use audit_schema::clickhouse::access::{self, ANALYST, GRANTED_EVENTS, LIMITS, VIEWER};
-use audit_schema::clickhouse::{Address, Engine, Options, migrate};
+use audit_schema::access::{self, ANALYST, GRANTED_EVENTS, LIMITS, VIEWER};
+use audit_schema::clickhouse::{Address, Engine};
+use audit_schema::migrate::{Options, migrate};
 use clickhouse::Client;
 
 use crate::stand::{LIMIT, START, data, database, engine, refused, url};
@@ -83,7 +84,7 @@ async fn server(folder: &std::path::Path) -> anyhow::Result<(Child, Client)> {
         engine: Engine::SingleNode,
         fsync: false,
     };
-    migrate(address, &options).await?;
+    migrate(address, &options, false, |_| {}).await?;
     let client = Client::default().with_url(url).with_database(DATABASE);
     for statement in statements() {
         if statement.starts_with("ALTER TABLE") {

@@ -1,8 +1,8 @@
----
-source: schema/src/clickhouse.rs
-expression: "all(Engine::Cluster(\"audit\".into()), true)"
----
-CREATE TABLE IF NOT EXISTS audit_events_local ON CLUSTER 'audit'
+-- The tables of the first release on one server, as its `migrate` made them. Databases like this are out
+-- there: nothing here is ever changed.
+CREATE TABLE IF NOT EXISTS audit_migrations (version UInt32, applied_at DateTime64(3, 'UTC') DEFAULT now64(3)) ENGINE = ReplacingMergeTree ORDER BY version COMMENT 'The numbered changes of the tables that were made';
+
+CREATE TABLE IF NOT EXISTS audit_events
 (
     project_id         LowCardinality(String) COMMENT 'Whose event it is; from the API key',
     event_id           UUID                   COMMENT 'Identity of the event, mostly a UUIDv7',
@@ -66,17 +66,15 @@ CREATE TABLE IF NOT EXISTS audit_events_local ON CLUSTER 'audit'
     -- Taken per block: now64() would be the time the statement began, whenever its body arrives.
     CONSTRAINT in_time CHECK ingested_at > nowInBlock64(3) - INTERVAL 5 SECOND
 )
-ENGINE = ReplicatedMergeTree('/clickhouse/tables/{uuid}/{shard}', '{replica}')
+ENGINE = MergeTree
 -- The month Kafka took it in is the same at every replay, and a late event stays in one part.
 PARTITION BY toYYYYMM(logged_at)
 ORDER BY (project_id, created_at, event_id)
-SETTINGS default_compression_codec = 'ZSTD(1)', replicated_deduplication_window = 100000, replicated_deduplication_window_seconds = 604800, fsync_after_insert = 1, fsync_part_directory = 1
+SETTINGS default_compression_codec = 'ZSTD(1)', non_replicated_deduplication_window = 100000
 COMMENT 'Every event, once. A position is here or in audit_dead_letters, never in both'
 ;
 
-CREATE TABLE IF NOT EXISTS audit_events ON CLUSTER 'audit' AS audit_events_local ENGINE = Distributed('audit', currentDatabase(), 'audit_events_local');
-
-CREATE TABLE IF NOT EXISTS audit_dead_letters_local ON CLUSTER 'audit'
+CREATE TABLE IF NOT EXISTS audit_dead_letters
 (
     source_incarnation UInt32                 COMMENT 'Position: which life of the topic',
     source_partition   UInt32                 COMMENT 'Position: the partition',
@@ -91,16 +89,14 @@ CREATE TABLE IF NOT EXISTS audit_dead_letters_local ON CLUSTER 'audit'
 
     CONSTRAINT in_time CHECK ingested_at > nowInBlock64(3) - INTERVAL 5 SECOND
 )
-ENGINE = ReplicatedMergeTree('/clickhouse/tables/{uuid}/{shard}', '{replica}')
+ENGINE = MergeTree
 PARTITION BY toYYYYMM(logged_at)
 ORDER BY (source_incarnation, source_partition, source_offset)
-SETTINGS replicated_deduplication_window = 100000, replicated_deduplication_window_seconds = 604800, fsync_after_insert = 1, fsync_part_directory = 1
+SETTINGS non_replicated_deduplication_window = 100000
 COMMENT 'Every record that could not become an event, with its bytes'
 ;
 
-CREATE TABLE IF NOT EXISTS audit_dead_letters ON CLUSTER 'audit' AS audit_dead_letters_local ENGINE = Distributed('audit', currentDatabase(), 'audit_dead_letters_local');
-
-CREATE TABLE IF NOT EXISTS audit_watermarks_local ON CLUSTER 'audit'
+CREATE TABLE IF NOT EXISTS audit_watermarks
 (
     incarnation    UInt32               COMMENT 'Which life of the topic',
     partition      UInt32               COMMENT 'The partition',
@@ -108,14 +104,12 @@ CREATE TABLE IF NOT EXISTS audit_watermarks_local ON CLUSTER 'audit'
     complete_up_to DateTime64(3, 'UTC') COMMENT 'Every record Kafka took before it is readable',
     updated_at     DateTime64(3, 'UTC') COMMENT 'When this was found'
 )
-ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{uuid}/{shard}', '{replica}', next_offset)
+ENGINE = ReplacingMergeTree(next_offset)
 ORDER BY (incarnation, partition)
 COMMENT 'How far each partition is readable; read it with max(): both numbers only grow'
 ;
 
-CREATE TABLE IF NOT EXISTS audit_watermarks ON CLUSTER 'audit' AS audit_watermarks_local ENGINE = Distributed('audit', currentDatabase(), 'audit_watermarks_local');
-
-CREATE TABLE IF NOT EXISTS audit_sources_local ON CLUSTER 'audit'
+CREATE TABLE IF NOT EXISTS audit_sources
 (
     topic         String               COMMENT 'Name of the Kafka topic',
     incarnation   UInt32               COMMENT 'Which life of it; from 1',
@@ -123,28 +117,9 @@ CREATE TABLE IF NOT EXISTS audit_sources_local ON CLUSTER 'audit'
     begins        Array(UInt64)        COMMENT 'The first offset of each partition that belongs to it',
     registered_at DateTime64(3, 'UTC') COMMENT 'When it was registered'
 )
-ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{uuid}/{shard}', '{replica}', registered_at)
+ENGINE = ReplacingMergeTree(registered_at)
 ORDER BY (topic, incarnation)
 COMMENT 'The lives of the topic: a topic deleted and created anew begins another'
 ;
 
-CREATE TABLE IF NOT EXISTS audit_sources ON CLUSTER 'audit' AS audit_sources_local ENGINE = Distributed('audit', currentDatabase(), 'audit_sources_local');
-
-CREATE TABLE IF NOT EXISTS audit_grants_local ON CLUSTER 'audit'
-(
-    user_name  String               COMMENT 'Who: the name of a user of ClickHouse',
-    project_id String               COMMENT 'May read the events of this project',
-    granted_at DateTime64(3, 'UTC') DEFAULT now64(3) COMMENT 'Since when',
-    granted_by String               DEFAULT currentUser() COMMENT 'Who let them'
-)
-ENGINE = ReplicatedMergeTree('/clickhouse/tables/{uuid}/{shard}', '{replica}')
-ORDER BY (user_name, project_id)
-COMMENT 'Which projects an analyst may read; a row lets in, and deleting it shuts out'
-;
-
-CREATE TABLE IF NOT EXISTS audit_grants ON CLUSTER 'audit' AS audit_grants_local ENGINE = Distributed('audit', currentDatabase(), 'audit_grants_local');
-
-CREATE OR REPLACE VIEW audit_granted_events ON CLUSTER 'audit' AS
--- An alias is not in the star.
-SELECT *, words FROM audit_events
-COMMENT 'The events that whoever asks may read; all of them where ClickHouse does not manage access'
+INSERT INTO audit_migrations (version) VALUES (1), (2), (3), (4);

@@ -15,9 +15,9 @@
 //! In a cluster there are the roles of services only. A shard does not see as whom a view reads, so
 //! it would apply no policy.
 
-use super::{Address, Engine, MIGRATIONS, MigrateError, SOURCES, WATERMARKS};
-use super::{connect, local_table, plain};
+use crate::clickhouse::{Address, Engine, SOURCES, WATERMARKS, connect, local_table};
 use crate::dead_letter::DEAD_LETTERS;
+use crate::migrate::{MigrateError, plain, views};
 use crate::row::EVENTS;
 
 /// The table of grants: which analyst may read which project.
@@ -113,10 +113,7 @@ pub fn statements(database: &str, engine: &Engine) -> Vec<String> {
 }
 
 fn analyst_statements(database: &str) -> Vec<String> {
-    let views: Vec<&str> = MIGRATIONS
-        .iter()
-        .filter_map(|step| step.makes.view())
-        .collect();
+    let views: Vec<&str> = views().collect();
     let limits = LIMITS.map(|limit| limit.constraint()).join(", ");
     let select = |tables: &[&str]| {
         let names = tables.iter().chain(&views);
@@ -195,7 +192,7 @@ fn reader_grants(database: &str, engine: &Engine) -> Vec<String> {
     select(database, &[EVENTS, WATERMARKS, SOURCES], engine)
 }
 
-/// Makes the roles and what belongs to them, on tables that [`super::migrate`] made.
+/// Makes the roles and what belongs to them, on tables that [`crate::migrate::migrate`] made.
 pub async fn apply(address: Address<'_>, engine: &Engine) -> Result<(), MigrateError> {
     plain(address.database)?;
     if let Engine::Cluster(cluster) = engine {
