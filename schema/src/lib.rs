@@ -22,6 +22,8 @@ mod members;
 #[cfg(feature = "clickhouse")]
 pub mod native;
 #[cfg(feature = "clickhouse")]
+pub mod ocsf;
+#[cfg(feature = "clickhouse")]
 pub mod row;
 
 pub use event::{Actor, Event, EventBuilder, InvalidEvent, Location, Outcome};

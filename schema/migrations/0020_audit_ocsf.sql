@@ -1,0 +1,243 @@
+CREATE OR REPLACE VIEW {table}{on_cluster}
+(
+    class_uid        UInt16                     COMMENT 'OCSF class: 3002 is Authentication; 0 for a type without a mapping',
+    class_name       String                     COMMENT 'Name of the class',
+    category_uid     UInt8                      COMMENT 'OCSF category: 3 is Identity & Access Management',
+    category_name    String                     COMMENT 'Name of the category',
+    activity_id      UInt8                      COMMENT 'Activity within the class; 99 for one that OCSF does not name',
+    activity_name    String                     COMMENT 'Name of the activity; of 99 the event type',
+    type_uid         UInt32                     COMMENT 'Class and activity: class_uid * 100 + activity_id',
+    type_name        String                     COMMENT 'Name of class and activity',
+    severity_id      UInt8                      COMMENT 'From 1, informational, to 6, fatal: by type and outcome',
+    severity         String                     COMMENT 'Name of the severity',
+    status_id        UInt8                      COMMENT '1 success, 2 failure, 99 other; of a finding where its handling stands, 1 new',
+    status           String                     COMMENT 'Name of the status',
+    status_detail    String                     COMMENT 'Why: the reason in the event data',
+    time             Int64                      COMMENT 'When it happened, milliseconds since 1970; filter by created_at',
+    message          String                     COMMENT 'A sentence for people',
+    metadata         Tuple(
+        version          String,
+        uid              String,
+        event_code       String,
+        product          Tuple(name String, vendor_name String, version String),
+        profiles         Array(String),
+        labels           Array(String),
+        log_name         String,
+        source           String,
+        tenant_uid       String,
+        correlation_uid  String,
+        logged_time      Int64,
+        processed_time   Int64,
+        mapping_version  String)                COMMENT 'Version of OCSF, id and type of the event, its project (source), organization or else project (tenant_uid), request or else session (correlation_uid), and the version of the mapping',
+    actor            Tuple(
+        user             Tuple(uid String, type_id UInt8, type String),
+        session          Tuple(uid String))     COMMENT 'Who did it, in which role and session',
+    user             Tuple(
+        uid              String,
+        name             String,
+        email_addr       String,
+        type_id          UInt8,
+        type             String)                COMMENT 'The user it is about',
+    src_endpoint     Tuple(
+        ip               String,
+        location         Tuple(city String, country String)) COMMENT 'The client: its address and where that is, the country as ISO 3166-1 alpha-2',
+    http_request     Tuple(uid String, user_agent String) COMMENT 'The request it happened in, and the client''s user agent',
+    session          Tuple(uid String)          COMMENT 'Class 3002: the session',
+    service          Tuple(name String)         COMMENT 'The project, as the service that the user signs in to',
+    entity           Tuple(uid String, name String, type_id UInt8, type String) COMMENT 'Class 3004: the entity that was managed',
+    `group`          Tuple(uid String, name String, type String) COMMENT 'Class 3006: the organization or team',
+    privileges       Array(String)              COMMENT 'Class 3005: the roles or scopes',
+    finding_info     Tuple(uid String, title String, desc String, types Array(String)) COMMENT 'Class 2004: the finding',
+    api              Tuple(operation String)    COMMENT 'Class 6003: what was asked for',
+    auth_protocol_id UInt8                      COMMENT 'Class 3002: the protocol; 99 for a method of sign-in that names none',
+    auth_protocol    String                     COMMENT 'Class 3002: name of the protocol, or the method of sign-in',
+    action_id        UInt8                      COMMENT 'What a security control did: 1 allowed, 2 denied, 3 observed; see disposition_id',
+    action           String                     COMMENT 'Name of the action',
+    disposition_id   UInt8                      COMMENT 'How a security control ended: 1 allowed, 2 blocked, 17 logged, 23 challenge; 0 if there was none',
+    disposition      String                     COMMENT 'Name of the disposition',
+    unmapped         String                     COMMENT 'The event data, as it was sent: a JSON object',
+    ocsf             String                     COMMENT 'The whole event as an OCSF document: one line of JSON without empty attributes',
+    project_id       LowCardinality(String)     COMMENT 'Whose event it is; filter by it, as the table is ordered by project and time',
+    created_at       DateTime64(3, 'UTC')       COMMENT 'When it happened, at the source',
+    event_id         UUID                       COMMENT 'Identity of the event',
+    event_type       LowCardinality(String)     COMMENT 'What happened, as it was sent',
+    user_id          String                     COMMENT 'The user it is about; an index finds it',
+    organization_id  String                     COMMENT 'The organization it is about; an index finds it'
+)
+AS WITH
+    {ocsf_mappings}::Map(String, Tuple(
+        class_uid UInt16, class_name String, category_uid UInt8, category_name String,
+        activity_id UInt8, activity_name String, severity_id UInt8,
+        status_id UInt8, status String, status_detail String,
+        action_id UInt8, action String, disposition_id UInt8, disposition String,
+        target_type_id UInt8, target_type String, target_uid String, target_name String,
+        privileges String, factor_type_id UInt8, factor_type String,
+        account_switch_type_id UInt8, account_switch_type String, is_mfa Bool, nearest Bool)) AS mappings,
+    {ocsf_outcomes}::Map(String, Tuple(
+        status_id UInt8, status String, severity_id UInt8,
+        action_id UInt8, action String, disposition_id UInt8, disposition String)) AS outcomes,
+    {ocsf_actors}::Map(String, Tuple(type_id UInt8, type String)) AS actors,
+    {ocsf_protocols}::Map(String, Tuple(id UInt8, name String)) AS protocols,
+
+    if(documented_type = '', event_type, documented_type) AS known_as,
+    mappings[if(mapContains(mappings, known_as), known_as, '')] AS mapping,
+    outcomes[outcome] AS ended,
+    greatest(mapping.severity_id, ended.severity_id) AS severity_by_both,
+    -- The status of a finding is where its handling stands, however the event ended.
+    mapping.status_id != 0 AND (ended.status_id = 1 OR class_uid = 2004) AS status_by_type,
+    ended.disposition_id != 0 AS control_by_outcome,
+
+    replaceOne(if(ip_address = toIPv6('::'), '', toString(ip_address)), '::ffff:', '') AS ip,
+    if(mapContains(actors, actor_type), actors[actor_type].type_id, 99) AS actor_type_id,
+    if(mapContains(actors, actor_type), actors[actor_type].type, actor_type) AS actor_type_name,
+    multiIf(identifier != '', identifier, user_id = '' AND class_uid IN (3001, 3002, 3005), 'Unknown', '') AS user_name,
+    if(position(identifier, '@') > 0, identifier, '') AS user_email,
+    if(user_id = '', 0, 1) AS user_type_id,
+    if(user_id = '', 'Unknown', 'User') AS user_type,
+
+    -- A column, or else a text of the event data.
+    name -> multiIf(name = '', '', name = 'user_id', user_id, name = 'organization_id', organization_id,
+        name = 'identifier', identifier, JSONExtractString(event_data, name)) AS fact,
+    fact(mapping.target_uid) AS target_uid,
+    fact(mapping.target_name) AS told_name,
+    -- What an event is about needs one of the two, even if nothing tells it.
+    multiIf(told_name != '' OR target_uid != '', told_name, event_key IN ('', 'unknown'), 'Unknown', event_key) AS target_name,
+    arrayFilter(privilege -> privilege != '', multiIf(
+        class_uid != 3005, [],
+        JSONType(event_data, mapping.privileges) = 'Array', JSONExtract(event_data, mapping.privileges, 'Array(String)'),
+        splitByRegexp('[ ,]+', JSONExtractString(event_data, mapping.privileges)))) AS told_privileges,
+    if(class_uid = 3002, JSONExtractString(event_data, 'loginMethod'), '') AS sign_in_method,
+    if(position(event_data, '"reason"') > 0, JSONExtractString(event_data, 'reason'), '') AS reason,
+    if(class_uid = 6003, JSONExtractString(event_data, 'operation'), '') AS told_operation,
+
+    -- Members of a JSON object, each behind a comma; one without a value is left out.
+    (name, value) -> if(value = '', '', concat(',"', name, '":', toJSONString(toString(value)))) AS text_member,
+    (name, value) -> concat(',"', name, '":', toString(value)) AS number_member,
+    (name, id, caption) -> concat(',"', name, '_id":', toString(id), ',"', name, '":', toJSONString(toString(caption))) AS enum_member,
+    (name, values) -> if(empty(values), '', concat(',"', name, '":', toJSONString(values))) AS list_member,
+    (name, members) -> if(members = '', '', concat(',"', name, '":{', substring(members, 2), '}')) AS object_member,
+    (name, members) -> if(members = '', '', concat(',"', name, '":[{', substring(members, 2), '}]')) AS objects_member,
+
+    if(user_id = '' AND user_name = '', '', concat(
+        text_member('uid', user_id), text_member('name', user_name), text_member('email_addr', user_email),
+        enum_member('type', user_type_id, user_type))) AS user_members,
+    object_member('user', user_members) AS user_member,
+    object_member('session', text_member('uid', session_id)) AS session_member,
+    object_member('actor', concat(
+        object_member('user', if(actor_id = '', '', concat(
+            text_member('uid', actor_id), enum_member('type', actor_type_id, actor_type_name)))),
+        if(class_uid = 3002, '', session_member),
+        if(class_uid = 6003 AND actor_id = '' AND session_id = '', text_member('app_name', 'Unknown'), ''))) AS actor_member,
+    object_member('http_request', concat(text_member('uid', request_id), text_member('user_agent', user_agent))) AS request_member,
+    object_member('location', concat(text_member('city', city), text_member('country', country_code))) AS location_member,
+    -- An endpoint needs an address or a name.
+    ip = '' AND (location_member != '' OR class_uid = 6003 OR (class_uid = 2004 AND request_member != '')) AS unknown_endpoint,
+    object_member('src_endpoint', concat(
+        if(unknown_endpoint, text_member('name', 'Unknown'), text_member('ip', ip)), location_member)) AS endpoint_member,
+    concat(actor_member, endpoint_member, request_member) AS circumstances,
+    concat(text_member('uid', target_uid), text_member('name', target_name)) AS target_members,
+    objects_member('auth_factors', if(mapping.factor_type_id = 0, '',
+        enum_member('factor_type', mapping.factor_type_id, mapping.factor_type))) AS factors_member
+SELECT
+    mapping.class_uid AS class_uid,
+    mapping.class_name AS class_name,
+    mapping.category_uid AS category_uid,
+    mapping.category_name AS category_name,
+    mapping.activity_id AS activity_id,
+    if(activity_id = 99, known_as, mapping.activity_name) AS activity_name,
+    toUInt32(class_uid) * 100 + activity_id AS type_uid,
+    concat(class_name, ': ', if(activity_id = 99, 'Other', activity_name)) AS type_name,
+    severity_by_both AS severity_id,
+    ['Unknown', 'Informational', 'Low', 'Medium', 'High', 'Critical', 'Fatal'][severity_id + 1] AS severity,
+    if(status_by_type, mapping.status_id, ended.status_id) AS status_id,
+    if(status_by_type, mapping.status, ended.status) AS status,
+    if(reason = '', mapping.status_detail, reason) AS status_detail,
+    toUnixTimestamp64Milli(created_at) AS time,
+    if(event_display_name = '', event_type, event_display_name) AS message,
+    (
+        '{ocsf_version}', toString(event_id), event_type, ('Audit log', 'Better Auth', '{product_version}'),
+        if(disposition_id = 0, [], ['security_control']), if(mapping.nearest, ['nearest_activity'], []),
+        'audit_events', project_id, if(organization_id = '', project_id, organization_id),
+        if(request_id = '', session_id, request_id),
+        toUnixTimestamp64Milli(logged_at), toUnixTimestamp64Milli(ingested_at), '{mapping_version}'
+    )::Tuple(
+        version String, uid String, event_code String, product Tuple(name String, vendor_name String, version String),
+        profiles Array(String), labels Array(String), log_name String, source String, tenant_uid String,
+        correlation_uid String, logged_time Int64, processed_time Int64, mapping_version String) AS metadata,
+    ((actor_id, actor_type_id, actor_type_name), tuple(if(class_uid = 3002, '', session_id))) AS actor,
+    (user_id, user_name, user_email, user_type_id, user_type) AS user,
+    (ip, (city, country_code)) AS src_endpoint,
+    (request_id, user_agent) AS http_request,
+    tuple(if(class_uid = 3002, session_id, '')) AS session,
+    tuple(if(class_uid = 3002, project_id, '')) AS service,
+    if(class_uid = 3004, (target_uid, target_name, mapping.target_type_id, mapping.target_type), ('', '', 0, '')) AS entity,
+    if(class_uid = 3006, (target_uid, target_name, mapping.target_type), ('', '', '')) AS `group`,
+    if(class_uid = 3005 AND empty(told_privileges), ['Unknown'], told_privileges) AS privileges,
+    if(class_uid = 2004, (toString(event_id), message, reason, [toString(known_as)]), ('', '', '', [])) AS finding_info,
+    tuple(multiIf(class_uid != 6003, '', told_operation = '', known_as, told_operation)) AS api,
+    multiIf(sign_in_method = '', 0, mapContains(protocols, sign_in_method), protocols[sign_in_method].id, 99) AS auth_protocol_id,
+    if(mapContains(protocols, sign_in_method), protocols[sign_in_method].name, sign_in_method) AS auth_protocol,
+    if(control_by_outcome, ended.action_id, mapping.action_id) AS action_id,
+    if(control_by_outcome, ended.action, mapping.action) AS action,
+    if(control_by_outcome, ended.disposition_id, mapping.disposition_id) AS disposition_id,
+    if(control_by_outcome, ended.disposition, mapping.disposition) AS disposition,
+    event_data AS unmapped,
+    concat('{', substring(concat(
+        number_member('class_uid', class_uid), text_member('class_name', class_name),
+        number_member('category_uid', category_uid), text_member('category_name', category_name),
+        number_member('activity_id', activity_id), text_member('activity_name', activity_name),
+        number_member('type_uid', type_uid), text_member('type_name', type_name),
+        enum_member('severity', severity_id, severity),
+        enum_member('status', status_id, status), text_member('status_detail', status_detail),
+        number_member('time', time), text_member('message', message),
+        object_member('metadata', concat(
+            text_member('version', metadata.version), text_member('uid', metadata.uid),
+            text_member('event_code', metadata.event_code),
+            object_member('product', concat(text_member('name', metadata.product.name),
+                text_member('vendor_name', metadata.product.vendor_name), text_member('version', metadata.product.version))),
+            list_member('profiles', metadata.profiles), list_member('labels', metadata.labels),
+            text_member('log_name', metadata.log_name), text_member('source', metadata.source),
+            text_member('tenant_uid', metadata.tenant_uid), text_member('correlation_uid', metadata.correlation_uid),
+            number_member('logged_time', metadata.logged_time), number_member('processed_time', metadata.processed_time),
+            objects_member('transformation_info_list', concat(
+                text_member('name', 'audit_ocsf'), text_member('uid', metadata.mapping_version))))),
+        if(disposition_id = 0, '', concat(
+            enum_member('action', action_id, action), enum_member('disposition', disposition_id, disposition))),
+        if(class_uid IN (3001, 3002, 3005, 3006), user_member, ''),
+        if(category_uid IN (3, 6), circumstances, ''),
+        multiIf(
+            class_uid = 3001, factors_member,
+            class_uid = 3002, concat(
+                session_member, object_member('service', text_member('name', project_id)), factors_member,
+                if(auth_protocol_id = 0, '', enum_member('auth_protocol', auth_protocol_id, auth_protocol)),
+                if(mapping.account_switch_type_id = 0, '',
+                    enum_member('account_switch_type', mapping.account_switch_type_id, mapping.account_switch_type)),
+                if(mapping.is_mfa, number_member('is_mfa', true), '')),
+            class_uid = 3004, object_member('entity', concat(
+                target_members, enum_member('type', mapping.target_type_id, mapping.target_type),
+                if(mapping.target_uid = 'user_id', '', user_member))),
+            class_uid = 3005, list_member('privileges', privileges),
+            class_uid = 3006, object_member('group', concat(target_members, text_member('type', mapping.target_type))),
+            class_uid = 6003, concat(
+                object_member('api', text_member('operation', api.1)),
+                objects_member('resources', if(user_members = '', '', concat(
+                    text_member('uid', user_id), text_member('name', user_name), text_member('type', 'User'))))),
+            class_uid = 2004, concat(
+                object_member('finding_info', concat(text_member('uid', metadata.uid), text_member('title', message),
+                    text_member('desc', reason), list_member('types', [toString(known_as)]))),
+                objects_member('evidences', concat(user_member, circumstances))),
+            ''),
+        object_member('unmapped', concat(
+            text_member('event_key', event_key),
+            -- A class of OCSF's own has no place for them.
+            if(class_uid = 0, concat(user_member, circumstances), ''),
+            -- A line break in JSON that is not escaped is between two of its words.
+            if(event_data = '{}', '', concat(',"event_data":', translate(event_data, '\n\r', '  ')))))
+    ), 2), '}') AS ocsf,
+    project_id,
+    created_at,
+    event_id,
+    event_type,
+    user_id,
+    organization_id
+FROM audit_events
