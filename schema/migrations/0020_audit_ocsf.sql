@@ -65,125 +65,178 @@ CREATE OR REPLACE VIEW {table}{on_cluster}
     organization_id  String                     COMMENT 'The organization it is about; an index finds it'
 )
 AS WITH
-    {ocsf_mappings}::Map(String, Tuple(
-        class_uid UInt16, class_name String, category_uid UInt8, category_name String,
-        activity_id UInt8, activity_name String, severity_id UInt8,
-        status_id UInt8, status String, status_detail String,
-        action_id UInt8, action String, disposition_id UInt8, disposition String,
-        target_type_id UInt8, target_type String, target_uid String, target_name String,
-        privileges String, factor_type_id UInt8, factor_type String,
-        account_switch_type_id UInt8, account_switch_type String, is_mfa Bool, nearest Bool)) AS mappings,
-    {ocsf_outcomes}::Map(String, Tuple(
-        status_id UInt8, status String, severity_id UInt8,
-        action_id UInt8, action String, disposition_id UInt8, disposition String)) AS outcomes,
-    {ocsf_actors}::Map(String, Tuple(type_id UInt8, type String)) AS actors,
-    {ocsf_protocols}::Map(String, Tuple(id UInt8, name String)) AS protocols,
-
-    if(documented_type = '', event_type, documented_type) AS known_as,
-    mappings[if(mapContains(mappings, known_as), known_as, '')] AS mapping,
-    outcomes[outcome] AS ended,
-    greatest(mapping.severity_id, ended.severity_id) AS severity_by_both,
-    -- The status of a finding is where its handling stands, however the event ended.
-    mapping.status_id != 0 AND (ended.status_id = 1 OR class_uid = 2004) AS status_by_type,
-    ended.disposition_id != 0 AS control_by_outcome,
-
-    replaceOne(if(ip_address = toIPv6('::'), '', toString(ip_address)), '::ffff:', '') AS ip,
-    if(mapContains(actors, actor_type), actors[actor_type].type_id, 99) AS actor_type_id,
-    if(mapContains(actors, actor_type), actors[actor_type].type, actor_type) AS actor_type_name,
-    multiIf(identifier != '', identifier, user_id = '' AND class_uid IN (3001, 3002, 3005), 'Unknown', '') AS user_name,
-    if(position(identifier, '@') > 0, identifier, '') AS user_email,
-    if(user_id = '', 0, 1) AS user_type_id,
-    if(user_id = '', 'Unknown', 'User') AS user_type,
-
-    -- A column, or else a text of the event data.
-    name -> multiIf(name = '', '', name = 'user_id', user_id, name = 'organization_id', organization_id,
-        name = 'identifier', identifier, JSONExtractString(event_data, name)) AS fact,
-    fact(mapping.target_uid) AS target_uid,
-    fact(mapping.target_name) AS told_name,
-    -- What an event is about needs one of the two, even if nothing tells it.
-    multiIf(told_name != '' OR target_uid != '', told_name, event_key IN ('', 'unknown'), 'Unknown', event_key) AS target_name,
-    arrayFilter(privilege -> privilege != '', multiIf(
-        class_uid != 3005, [],
-        JSONType(event_data, mapping.privileges) = 'Array', JSONExtract(event_data, mapping.privileges, 'Array(String)'),
-        splitByRegexp('[ ,]+', JSONExtractString(event_data, mapping.privileges)))) AS told_privileges,
-    if(class_uid = 3002, JSONExtractString(event_data, 'loginMethod'), '') AS sign_in_method,
-    if(position(event_data, '"reason"') > 0, JSONExtractString(event_data, 'reason'), '') AS reason,
-    if(class_uid = 6003, JSONExtractString(event_data, 'operation'), '') AS told_operation,
-
-    -- Members of a JSON object, each behind a comma; one without a value is left out.
-    (name, value) -> if(value = '', '', concat(',"', name, '":', toJSONString(toString(value)))) AS text_member,
+    -- Members of a JSON object, each behind a comma; one without a value is taken away again. Asking
+    -- first would repeat the value, and then each level of the document would double those below.
+    (name, value) -> replaceOne(concat(',"', name, '":', toJSONString(toString(value))), concat(',"', name, '":""'), '') AS text_member,
     (name, value) -> concat(',"', name, '":', toString(value)) AS number_member,
     (name, id, caption) -> concat(',"', name, '_id":', toString(id), ',"', name, '":', toJSONString(toString(caption))) AS enum_member,
-    (name, values) -> if(empty(values), '', concat(',"', name, '":', toJSONString(values))) AS list_member,
-    (name, members) -> if(members = '', '', concat(',"', name, '":{', substring(members, 2), '}')) AS object_member,
-    (name, members) -> if(members = '', '', concat(',"', name, '":[{', substring(members, 2), '}]')) AS objects_member,
+    (name, values) -> replaceOne(concat(',"', name, '":', toJSONString(values)), concat(',"', name, '":[]'), '') AS list_member,
+    members -> concat('{', substring(members, 2), '}') AS object,
+    (name, members) -> replaceRegexpOne(concat(',"', name, '":', object(members)), '^,"[a-z_]+":\\{\\}$', '') AS object_member,
+    (name, members) -> replaceRegexpOne(concat(',"', name, '":[', object(members), ']'), '^,"[a-z_]+":\\[\\{\\}\\]$', '') AS objects_member,
 
-    if(user_id = '' AND user_name = '', '', concat(
-        text_member('uid', user_id), text_member('name', user_name), text_member('email_addr', user_email),
-        enum_member('type', user_type_id, user_type))) AS user_members,
-    object_member('user', user_members) AS user_member,
-    object_member('session', text_member('uid', session_id)) AS session_member,
-    object_member('actor', concat(
+-- One step after another, since an expression that repeats another grows with each repetition.
+known AS
+(
+    SELECT
+        project_id, event_id, event_type, event_key, event_display_name, user_id, organization_id, identifier,
+        actor_id, actor_type, outcome, session_id, request_id, ip_address, city, country_code, user_agent,
+        event_data, created_at, logged_at, ingested_at,
+        if(documented_type = '', event_type, documented_type) AS known_as
+    FROM audit_events
+),
+
+mapped AS
+(
+    WITH
+        {ocsf_mappings}::Map(String, Tuple(
+            class_uid UInt16, class_name String, category_uid UInt8, category_name String,
+            activity_id UInt8, activity_name String, severity_id UInt8,
+            status_id UInt8, status String, status_detail String,
+            action_id UInt8, action String, disposition_id UInt8, disposition String,
+            target_type_id UInt8, target_type String, target_uid String, target_name String,
+            privileges String, factor_type_id UInt8, factor_type String,
+            account_switch_type_id UInt8, account_switch_type String, is_mfa Bool, nearest Bool)) AS mappings,
+        {ocsf_outcomes}::Map(String, Tuple(
+            status_id UInt8, status String, severity_id UInt8,
+            action_id UInt8, action String, disposition_id UInt8, disposition String)) AS outcomes,
+        {ocsf_actors}::Map(String, Tuple(type_id UInt8, type String)) AS actors,
+        {ocsf_protocols}::Map(String, Tuple(id UInt8, name String)) AS protocols
+    SELECT
+        *,
+        mappings[if(mapContains(mappings, known_as), known_as, '')] AS mapping,
+        outcomes[outcome] AS ended,
+        if(mapContains(actors, actor_type), actors[actor_type], (99, actor_type)) AS actor_role,
+        if(mapping.class_uid = 3002, JSONExtractString(event_data, 'loginMethod'), '') AS method,
+        multiIf(method = '', (0, ''), mapContains(protocols, method), protocols[method], (99, method)) AS protocol
+    FROM known
+),
+
+told AS
+(
+    WITH
+        -- A column, or else a text of the event data.
+        name -> multiIf(name = '', '', name = 'user_id', user_id, name = 'organization_id', organization_id,
+            name = 'identifier', identifier, JSONExtractString(event_data, name)) AS fact,
+        -- The status of a finding is where its handling stands, however the event ended.
+        mapping.status_id != 0 AND (ended.status_id = 1 OR mapping.class_uid = 2004) AS status_by_type
+    SELECT
+        *,
+        mapping.class_uid AS class_uid,
+        mapping.category_uid AS category_uid,
+        mapping.activity_id AS activity_id,
+        if(activity_id = 99, known_as, mapping.activity_name) AS activity_name,
+        greatest(mapping.severity_id, ended.severity_id) AS severity_id,
+        if(status_by_type, (mapping.status_id, mapping.status), (ended.status_id, ended.status)) AS final_status,
+        if(ended.disposition_id != 0,
+            (ended.action_id, ended.action, ended.disposition_id, ended.disposition),
+            (mapping.action_id, mapping.action, mapping.disposition_id, mapping.disposition)) AS control,
+        if(position(event_data, '"reason"') > 0, JSONExtractString(event_data, 'reason'), '') AS reason,
+        if(event_display_name = '', event_type, event_display_name) AS message,
+        multiIf(identifier != '', identifier, user_id = '' AND class_uid IN (3001, 3002, 3005), 'Unknown', '') AS user_name,
+        replaceOne(if(ip_address = toIPv6('::'), '', toString(ip_address)), '::ffff:', '') AS ip,
+        fact(mapping.target_uid) AS target_uid,
+        fact(mapping.target_name) AS told_name,
+        -- What an event is about needs one of the two, even if nothing tells it.
+        multiIf(told_name != '' OR target_uid != '', told_name, event_key IN ('', 'unknown'), 'Unknown', event_key) AS target_name,
+        arrayFilter(privilege -> privilege != '', multiIf(
+            class_uid != 3005, [],
+            JSONType(event_data, mapping.privileges) = 'Array', JSONExtract(event_data, mapping.privileges, 'Array(String)'),
+            splitByRegexp('[ ,]+', JSONExtractString(event_data, mapping.privileges)))) AS told_privileges,
+        if(class_uid = 6003, JSONExtractString(event_data, 'operation'), '') AS told_operation
+    FROM mapped
+),
+
+shaped AS
+(
+    SELECT
+        *,
+        toUInt32(class_uid) * 100 + activity_id AS type_uid,
+        concat(mapping.class_name, ': ', if(activity_id = 99, 'Other', activity_name)) AS type_name,
+        ['Unknown', 'Informational', 'Low', 'Medium', 'High', 'Critical', 'Fatal'][severity_id + 1] AS severity,
+        if(reason = '', mapping.status_detail, reason) AS status_detail,
+        toUnixTimestamp64Milli(created_at) AS time,
+        (
+            '{ocsf_version}', toString(event_id), event_type, ('Audit log', 'Better Auth', '{product_version}'),
+            if(control.3 = 0, [], ['security_control']), if(mapping.nearest, ['nearest_activity'], []),
+            'audit_events', project_id, if(organization_id = '', project_id, organization_id),
+            if(request_id = '', session_id, request_id),
+            toUnixTimestamp64Milli(logged_at), toUnixTimestamp64Milli(ingested_at), '{mapping_version}'
+        )::Tuple(
+            version String, uid String, event_code String, product Tuple(name String, vendor_name String, version String),
+            profiles Array(String), labels Array(String), log_name String, source String, tenant_uid String,
+            correlation_uid String, logged_time Int64, processed_time Int64, mapping_version String) AS metadata,
+        (user_id, user_name, if(position(identifier, '@') > 0, identifier, ''),
+            if(user_id = '', 0, 1), if(user_id = '', 'Unknown', 'User'))::Tuple(
+            uid String, name String, email_addr String, type_id UInt8, type String) AS user,
+        if(class_uid = 3005 AND empty(told_privileges), ['Unknown'], told_privileges) AS privileges,
+        multiIf(class_uid != 6003, '', told_operation = '', known_as, told_operation) AS operation,
+
+        object_member('session', text_member('uid', session_id)) AS session_member,
+        object_member('http_request', concat(text_member('uid', request_id), text_member('user_agent', user_agent))) AS request_member,
+        object_member('location', concat(text_member('city', city), text_member('country', country_code))) AS location_member,
         object_member('user', if(actor_id = '', '', concat(
-            text_member('uid', actor_id), enum_member('type', actor_type_id, actor_type_name)))),
-        if(class_uid = 3002, '', session_member),
-        if(class_uid = 6003 AND actor_id = '' AND session_id = '', text_member('app_name', 'Unknown'), ''))) AS actor_member,
-    object_member('http_request', concat(text_member('uid', request_id), text_member('user_agent', user_agent))) AS request_member,
-    object_member('location', concat(text_member('city', city), text_member('country', country_code))) AS location_member,
-    -- An endpoint needs an address or a name.
-    ip = '' AND (location_member != '' OR class_uid = 6003 OR (class_uid = 2004 AND request_member != '')) AS unknown_endpoint,
-    object_member('src_endpoint', concat(
-        if(unknown_endpoint, text_member('name', 'Unknown'), text_member('ip', ip)), location_member)) AS endpoint_member,
-    concat(actor_member, endpoint_member, request_member) AS circumstances,
-    concat(text_member('uid', target_uid), text_member('name', target_name)) AS target_members,
-    objects_member('auth_factors', if(mapping.factor_type_id = 0, '',
-        enum_member('factor_type', mapping.factor_type_id, mapping.factor_type))) AS factors_member
+            text_member('uid', actor_id), enum_member('type', actor_role.1, actor_role.2)))) AS actor_user_member,
+        concat(text_member('uid', target_uid), text_member('name', target_name)) AS target_members
+    FROM told
+),
+
+grouped AS
+(
+    SELECT
+        *,
+        object_member('user', if(user.uid = '' AND user.name = '', '', concat(
+            text_member('uid', user.uid), text_member('name', user.name), text_member('email_addr', user.email_addr),
+            enum_member('type', user.type_id, user.type)))) AS user_member,
+        concat(actor_user_member, multiIf(
+            class_uid = 3002, '',
+            class_uid = 6003 AND actor_user_member = '' AND session_member = '', text_member('app_name', 'Unknown'),
+            session_member)) AS actor_members,
+        -- An endpoint needs an address or a name.
+        ip = '' AND (location_member != '' OR class_uid = 6003 OR (class_uid = 2004 AND request_member != '')) AS nameless,
+        concat(if(nameless, text_member('name', 'Unknown'), text_member('ip', ip)), location_member) AS endpoint_members,
+        concat(object_member('actor', actor_members), object_member('src_endpoint', endpoint_members), request_member) AS circumstances,
+        objects_member('auth_factors', if(mapping.factor_type_id = 0, '',
+            enum_member('factor_type', mapping.factor_type_id, mapping.factor_type))) AS factors_member
+    FROM shaped
+)
+
 SELECT
-    mapping.class_uid AS class_uid,
+    class_uid,
     mapping.class_name AS class_name,
-    mapping.category_uid AS category_uid,
+    category_uid,
     mapping.category_name AS category_name,
-    mapping.activity_id AS activity_id,
-    if(activity_id = 99, known_as, mapping.activity_name) AS activity_name,
-    toUInt32(class_uid) * 100 + activity_id AS type_uid,
-    concat(class_name, ': ', if(activity_id = 99, 'Other', activity_name)) AS type_name,
-    severity_by_both AS severity_id,
-    ['Unknown', 'Informational', 'Low', 'Medium', 'High', 'Critical', 'Fatal'][severity_id + 1] AS severity,
-    if(status_by_type, mapping.status_id, ended.status_id) AS status_id,
-    if(status_by_type, mapping.status, ended.status) AS status,
-    if(reason = '', mapping.status_detail, reason) AS status_detail,
-    toUnixTimestamp64Milli(created_at) AS time,
-    if(event_display_name = '', event_type, event_display_name) AS message,
-    (
-        '{ocsf_version}', toString(event_id), event_type, ('Audit log', 'Better Auth', '{product_version}'),
-        if(disposition_id = 0, [], ['security_control']), if(mapping.nearest, ['nearest_activity'], []),
-        'audit_events', project_id, if(organization_id = '', project_id, organization_id),
-        if(request_id = '', session_id, request_id),
-        toUnixTimestamp64Milli(logged_at), toUnixTimestamp64Milli(ingested_at), '{mapping_version}'
-    )::Tuple(
-        version String, uid String, event_code String, product Tuple(name String, vendor_name String, version String),
-        profiles Array(String), labels Array(String), log_name String, source String, tenant_uid String,
-        correlation_uid String, logged_time Int64, processed_time Int64, mapping_version String) AS metadata,
-    ((actor_id, actor_type_id, actor_type_name), tuple(if(class_uid = 3002, '', session_id))) AS actor,
-    (user_id, user_name, user_email, user_type_id, user_type) AS user,
+    activity_id,
+    activity_name,
+    type_uid,
+    type_name,
+    severity_id,
+    severity,
+    final_status.1 AS status_id,
+    final_status.2 AS status,
+    status_detail,
+    time,
+    message,
+    metadata,
+    ((actor_id, actor_role.1, actor_role.2), tuple(if(class_uid = 3002, '', session_id))) AS actor,
+    user,
     (ip, (city, country_code)) AS src_endpoint,
     (request_id, user_agent) AS http_request,
     tuple(if(class_uid = 3002, session_id, '')) AS session,
     tuple(if(class_uid = 3002, project_id, '')) AS service,
     if(class_uid = 3004, (target_uid, target_name, mapping.target_type_id, mapping.target_type), ('', '', 0, '')) AS entity,
     if(class_uid = 3006, (target_uid, target_name, mapping.target_type), ('', '', '')) AS `group`,
-    if(class_uid = 3005 AND empty(told_privileges), ['Unknown'], told_privileges) AS privileges,
-    if(class_uid = 2004, (toString(event_id), message, reason, [toString(known_as)]), ('', '', '', [])) AS finding_info,
-    tuple(multiIf(class_uid != 6003, '', told_operation = '', known_as, told_operation)) AS api,
-    multiIf(sign_in_method = '', 0, mapContains(protocols, sign_in_method), protocols[sign_in_method].id, 99) AS auth_protocol_id,
-    if(mapContains(protocols, sign_in_method), protocols[sign_in_method].name, sign_in_method) AS auth_protocol,
-    if(control_by_outcome, ended.action_id, mapping.action_id) AS action_id,
-    if(control_by_outcome, ended.action, mapping.action) AS action,
-    if(control_by_outcome, ended.disposition_id, mapping.disposition_id) AS disposition_id,
-    if(control_by_outcome, ended.disposition, mapping.disposition) AS disposition,
+    privileges,
+    if(class_uid = 2004, (metadata.uid, message, reason, [toString(known_as)]), ('', '', '', [])) AS finding_info,
+    tuple(operation) AS api,
+    protocol.1 AS auth_protocol_id,
+    protocol.2 AS auth_protocol,
+    control.1 AS action_id,
+    control.2 AS action,
+    control.3 AS disposition_id,
+    control.4 AS disposition,
     event_data AS unmapped,
-    concat('{', substring(concat(
-        number_member('class_uid', class_uid), text_member('class_name', class_name),
+    concat('{"class_uid":', toString(class_uid), text_member('class_name', class_name),
         number_member('category_uid', category_uid), text_member('category_name', category_name),
         number_member('activity_id', activity_id), text_member('activity_name', activity_name),
         number_member('type_uid', type_uid), text_member('type_name', type_name),
@@ -219,9 +272,9 @@ SELECT
             class_uid = 3005, list_member('privileges', privileges),
             class_uid = 3006, object_member('group', concat(target_members, text_member('type', mapping.target_type))),
             class_uid = 6003, concat(
-                object_member('api', text_member('operation', api.1)),
-                objects_member('resources', if(user_members = '', '', concat(
-                    text_member('uid', user_id), text_member('name', user_name), text_member('type', 'User'))))),
+                object_member('api', text_member('operation', operation)),
+                objects_member('resources', if(user_member = '', '', concat(
+                    text_member('uid', user.uid), text_member('name', user.name), text_member('type', 'User'))))),
             class_uid = 2004, concat(
                 object_member('finding_info', concat(text_member('uid', metadata.uid), text_member('title', message),
                     text_member('desc', reason), list_member('types', [toString(known_as)]))),
@@ -229,15 +282,15 @@ SELECT
             ''),
         object_member('unmapped', concat(
             text_member('event_key', event_key),
-            -- A class of OCSF's own has no place for them.
+            -- The base event has no place for them.
             if(class_uid = 0, concat(user_member, circumstances), ''),
-            -- A line break in JSON that is not escaped is between two of its words.
-            if(event_data = '{}', '', concat(',"event_data":', translate(event_data, '\n\r', '  ')))))
-    ), 2), '}') AS ocsf,
+            -- A line break in JSON is between two of its words; within a text it would be escaped.
+            if(event_data = '{}', '', concat(',"event_data":', translate(event_data, '\n\r', '  '))))),
+        '}') AS ocsf,
     project_id,
     created_at,
     event_id,
     event_type,
     user_id,
     organization_id
-FROM audit_events
+FROM grouped
