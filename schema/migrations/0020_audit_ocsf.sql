@@ -59,11 +59,13 @@ CREATE OR REPLACE VIEW {table}{on_cluster}
     ocsf             String                     COMMENT 'The whole event as an OCSF document: one line of JSON without empty attributes',
     project_id       LowCardinality(String)     COMMENT 'Whose event it is; filter by it, as the table is ordered by project and time',
     created_at       DateTime64(3, 'UTC')       COMMENT 'When it happened, at the source',
+    logged_at        DateTime64(3, 'UTC')       COMMENT 'When Kafka took it: what came since an export, late events included',
     event_id         UUID                       COMMENT 'Identity of the event',
     event_type       LowCardinality(String)     COMMENT 'What happened, as it was sent',
     user_id          String                     COMMENT 'The user it is about; an index finds it',
     organization_id  String                     COMMENT 'The organization it is about; an index finds it'
 )
+COMMENT 'Every event as OCSF {ocsf_version}, for SIEMs: attributes as columns, empty if not given, and the whole document as ocsf. Give project_id and created_at or logged_at, or a value of an indexed column; only ocsf, unmapped and what is read from the event data cost more than small columns'
 AS WITH
     -- Members of a JSON object, each behind a comma; one without a value is taken away again. Asking
     -- first would repeat the value, and then each level of the document would double those below.
@@ -289,6 +291,7 @@ SELECT
         '}') AS ocsf,
     project_id,
     created_at,
+    logged_at,
     event_id,
     event_type,
     user_id,

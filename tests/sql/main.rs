@@ -6,5 +6,6 @@
     reason = "a test fails by panicking"
 )]
 
+mod ocsf;
 mod stand;
 mod views;
