@@ -84,8 +84,13 @@ impl Stand {
     /// Stores wire records, decoded and derived as the consumer does it, as the whole log.
     pub(crate) async fn fill(&self, records: &[Value]) {
         let values: Vec<_> = records.iter().map(Value::to_string).collect();
+        self.store(&values).await;
+    }
+
+    /// The same, of records as they are written.
+    pub(crate) async fn store(&self, values: &[String]) {
         let mut columns = EventColumns::default();
-        for (offset, value) in (0..).zip(&values) {
+        for (offset, value) in (0..).zip(values) {
             let event = wire::decode(value.as_bytes(), Some(wire::VERSION.as_bytes()))
                 .unwrap_or_else(|error| panic!("{error}: {value}"));
             let position = Position {
@@ -95,7 +100,7 @@ impl Stand {
             };
             columns.push(&event, position, event.created_at.into());
         }
-        let rows: Vec<_> = (0..records.len()).collect();
+        let rows: Vec<_> = (0..values.len()).collect();
         let block = columns.block(&rows, Millis::from(Utc::now())).unwrap();
         block
             .send(native::insert(&self.client, EVENTS))
@@ -122,15 +127,16 @@ impl Stand {
 
 /// An event of [`ACME`] as a wire record: what a plugin reports, `seconds` after [`T`].
 pub(crate) fn sent(seconds: i64, event_type: &str, key: &str, data: Value) -> Value {
-    json!({
+    let mut record = json!({
         "id": Uuid::now_v7(),
         "projectId": ACME,
         "createdAt": T + 1000 * seconds,
         "eventType": event_type,
         "eventKey": key,
         "eventDisplayName": event_type,
-        "eventData": data,
-    })
+    });
+    record["eventData"] = data;
+    record
 }
 
 /// `record` with more members at its top, such as `outcome` or `location`.
@@ -157,7 +163,10 @@ pub(crate) fn captured() -> Vec<Value> {
                 text("eventKey"),
                 body["eventData"].clone(),
             );
-            with(record, json!({"eventDisplayName": body["eventDisplayName"]}))
+            with(
+                record,
+                json!({"eventDisplayName": body["eventDisplayName"]}),
+            )
         })
         .collect()
 }
