@@ -384,11 +384,14 @@ async fn event_data_cannot_break_an_ocsf_document() {
     record["identifier"] = json!(",\"name\":\"\"");
     let odd = json!({"reason": ["no", "text"], "loginMethod": {"deep": [1]}});
     let odd = sent(1, "user_signed_in", "u1", odd);
-    stand.fill(&[record.clone(), odd]).await;
+    // Data that was sent on many lines is still a document of one line.
+    let lines = serde_json::to_string_pretty(&odd).unwrap();
+    stand.store(&[record.to_string(), lines]).await;
     let documents = documents(&stand).await;
     assert_valid(&documents[0]);
     assert_valid(&documents[1]);
     assert_eq!(documents[0]["unmapped"]["event_data"], record["eventData"]);
+    assert_eq!(documents[1]["unmapped"]["event_data"], odd["eventData"]);
     assert_eq!(documents[0]["unmapped"]["event_key"], record["eventKey"]);
     assert_eq!(documents[0]["user"]["name"], record["identifier"]);
     assert_eq!(documents[0]["status_detail"], record["eventData"]["reason"]);
