@@ -26,6 +26,8 @@ pub mod migrate;
 #[cfg(feature = "clickhouse")]
 pub mod native;
 #[cfg(feature = "clickhouse")]
+pub mod ocsf;
+#[cfg(feature = "clickhouse")]
 pub mod row;
 
 pub use event::{Actor, Event, EventBuilder, InvalidEvent, Location, Outcome};

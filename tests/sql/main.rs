@@ -9,6 +9,7 @@
 mod data;
 mod keys;
 mod members;
+mod ocsf;
 mod sessions;
 mod sign_ins;
 mod stand;

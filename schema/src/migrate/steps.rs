@@ -4,6 +4,7 @@ use crate::access::{GRANTED_EVENTS, GRANTS};
 use crate::clickhouse::{Engine, SOURCES, WATERMARKS, local_table};
 use crate::dead_letter::DEAD_LETTERS;
 use crate::event_type::{CATALOGUE, CatalogueEntry};
+use crate::ocsf;
 use crate::row::{EVENTS, LATE_LIMIT_SECONDS};
 
 use super::Options;
@@ -72,6 +73,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     ),
     view(17, "audit_hourly", sql!("0017_audit_hourly")),
     view(18, "audit_daily", sql!("0018_audit_daily")),
+    view(20, ocsf::VIEW, sql!("0020_audit_ocsf")),
     table(30, GRANTS, sql!("0030_audit_grants")),
     view(31, GRANTED_EVENTS, sql!("0031_audit_granted_events")),
 ];
@@ -144,7 +146,7 @@ impl Migration {
         for version in ["next_offset", "registered_at"] {
             sql = sql.replace(&format!("{{replica_of {version}}}"), &replica(version));
         }
-        let mut statements = vec![sql];
+        let mut statements = vec![ocsf::fill(&sql)];
         if let (Engine::Cluster(cluster), Makes::Table(_)) = (&options.engine, self.makes) {
             // Replaced, because it does not follow when the table gets a column. It holds nothing.
             statements.push(format!(
