@@ -15,6 +15,12 @@ pub const WATERMARKS: &str = "audit_watermarks";
 /// The table of sources: the lives of the topic.
 pub const SOURCES: &str = "audit_sources";
 
+/// The table of offsets whose rows retention took away.
+pub const REMOVED: &str = "audit_removed";
+
+/// The table of what retention took away from whom, and when.
+pub const RETENTION_RUNS: &str = "audit_retention_runs";
+
 /// Where ClickHouse is, and as whom to speak to it.
 #[derive(Debug, Clone, Copy)]
 pub struct Address<'a> {
@@ -102,6 +108,16 @@ const MIGRATIONS: &[Migration] = &[
         makes: Makes::Table(SOURCES),
         sql: include_str!("../migrations/0004_audit_sources.sql"),
     },
+    Migration {
+        version: 40,
+        makes: Makes::Table(REMOVED),
+        sql: include_str!("../migrations/0040_audit_removed.sql"),
+    },
+    Migration {
+        version: 41,
+        makes: Makes::Table(RETENTION_RUNS),
+        sql: include_str!("../migrations/0041_audit_retention_runs.sql"),
+    },
 ];
 
 /// The table that an insert of `table` goes to: a shard's own one in a cluster.
@@ -112,13 +128,22 @@ pub fn local_table(table: &str, engine: &Engine) -> String {
     }
 }
 
+/// What makes a statement about a [`local_table`] one about that of every shard; begins with a space
+/// if it is anything.
+pub fn on_cluster(engine: &Engine) -> String {
+    match engine {
+        Engine::SingleNode => String::new(),
+        Engine::Cluster(cluster) => format!(" ON CLUSTER '{cluster}'"),
+    }
+}
+
 impl Migration {
     /// The statements of this step, in order.
     fn statements(&self, options: &Options) -> Vec<String> {
         let mut settings = "non_replicated_deduplication_window = 100000".to_owned();
-        let (mut on_cluster, mut engine) = (String::new(), "");
-        if let Engine::Cluster(cluster) = &options.engine {
-            on_cluster = format!(" ON CLUSTER '{cluster}'");
+        let on_cluster = on_cluster(&options.engine);
+        let mut engine = "";
+        if let Engine::Cluster(_) = &options.engine {
             engine = "Replicated";
             "replicated_deduplication_window = 100000, replicated_deduplication_window_seconds = 604800"
                 .clone_into(&mut settings);
@@ -145,7 +170,7 @@ impl Migration {
             .replace("{settings}", &settings)
             .replace("{late_limit}", &crate::row::LATE_LIMIT_SECONDS.to_string())
             .replace("{replica}", &replica(""));
-        for version in ["next_offset", "registered_at"] {
+        for version in ["next_offset", "registered_at", "rows"] {
             sql = sql.replace(&format!("{{replica_of {version}}}"), &replica(version));
         }
         let mut statements = vec![sql];
@@ -212,10 +237,7 @@ pub async fn migrate(address: Address<'_>, options: &Options) -> Result<u32, Mig
         database: "default",
         ..address
     });
-    let on_cluster = match &options.engine {
-        Engine::SingleNode => String::new(),
-        Engine::Cluster(cluster) => format!(" ON CLUSTER '{cluster}'"),
-    };
+    let on_cluster = on_cluster(&options.engine);
     server
         .query(&format!("CREATE DATABASE IF NOT EXISTS ?{on_cluster}"))
         .bind(Identifier(address.database))

@@ -29,6 +29,7 @@ mod openapi;
 mod reading;
 mod reads;
 mod recipes;
+mod retention;
 mod round_trip;
 mod spool;
 mod topics;
@@ -103,6 +104,8 @@ fn trials(stack: &Arc<Option<Stack>>) -> Vec<Trial> {
         ways_out::rows_taken_away_are_put_back_once,
         ways_out::a_replayed_dead_letter_is_one_row_however_often,
         ways_out::an_unchanged_topic_begins_no_new_life,
+        retention::what_is_old_goes_and_verify_tells_it_from_what_is_lost,
+        retention::a_partition_whose_rows_are_all_gone_goes_on_and_is_not_stored_again,
         deaths::a_killed_broker_loses_and_doubles_nothing,
         deaths::broker_and_engine_killed_at_once_lose_and_double_nothing,
         deaths::consumer_and_engine_killed_at_once_lose_and_double_nothing,
