@@ -312,14 +312,13 @@ impl Auditor {
         named: usize,
     ) -> Result<(Counted, Finding), Error> {
         let stored = self.offsets(id, range);
-        let removed = removed::offsets_in(id, range);
         let sql = format!(
-            "SELECT countIf(stored) AS rows, toUInt64(groupBitmapIf(place, stored)) AS offsets, \
-             toUInt64(groupBitmap(place)) AS accounted FROM (\
-               SELECT toUInt32(offset - {}) AS place, stored FROM (\
-                 SELECT offset, true AS stored FROM ({stored}) UNION ALL \
-                 SELECT offset, false AS stored FROM ({removed})))",
-            range.first()
+            "SELECT sum(there) AS rows, toUInt64(groupBitmapMergeIf(bits, stored)) AS offsets, \
+             toUInt64(groupBitmapMerge(bits)) AS accounted FROM (\
+               SELECT count() AS there, groupBitmapState(offset) AS bits, true AS stored \
+               FROM ({stored}) UNION ALL \
+               SELECT toUInt64(0) AS there, bits, false AS stored FROM ({}))",
+            removed::bits_in(id, range)
         );
         let mut counted: Counted = self.client.query_raw(&sql).fetch_one().await?;
         if counted.accounted < range.len() {
@@ -349,9 +348,10 @@ impl Auditor {
                     "SELECT before AS first, toUInt64(offset - 1) AS last FROM (\
                        SELECT offset, lagInFrame(offset + 1, 1, toUInt64({})) OVER \
                        (ORDER BY offset ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS before \
-                       FROM ({stored} UNION ALL {removed} UNION ALL SELECT toUInt64({}) AS offset)\
+                       FROM ({stored} UNION ALL {} UNION ALL SELECT toUInt64({}) AS offset)\
                      ) WHERE offset > before ORDER BY first LIMIT {named}",
                     range.first(),
+                    removed::offsets_in(id, range),
                     range.end()
                 ))
                 .await?;

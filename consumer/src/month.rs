@@ -27,6 +27,12 @@ pub(crate) fn around(time: Millis) -> Range<Millis> {
     from_first(day.with_day(1).unwrap_or(day))
 }
 
+/// When the day of a time begins.
+pub(crate) fn day_begin(time: Millis) -> Millis {
+    let day = DateTime::<Utc>::from(time).date_naive();
+    day.and_time(NaiveTime::MIN).and_utc().into()
+}
+
 fn from_first(first: NaiveDate) -> Range<Millis> {
     let next = first.checked_add_months(Months::new(1)).unwrap_or(first);
     let begin = |day: NaiveDate| day.and_time(NaiveTime::MIN).and_utc().into();

@@ -20,18 +20,23 @@ fn of(id: PartitionId) -> String {
     )
 }
 
-/// A question for the offsets of `range` that were taken away, each once.
-pub(crate) fn offsets_in(id: PartitionId, range: OffsetRange) -> String {
+/// A question for the offsets of `range` that were taken away, as one bitmap: `bits`.
+pub(crate) fn bits_in(id: PartitionId, range: OffsetRange) -> String {
     format!(
-        "SELECT arrayJoin(bitmapToArray(bitmapSubsetInRange(groupBitmapMergeState(offsets), \
-         toUInt64({first}), toUInt64({end})))) AS offset FROM {REMOVED} \
-         WHERE {of} AND chunk BETWEEN {} AND {}",
+        "SELECT bitmapSubsetInRange(groupBitmapMergeState(offsets), toUInt64({}), toUInt64({})) \
+         AS bits FROM {REMOVED} WHERE {} AND chunk BETWEEN {} AND {}",
+        range.first(),
+        range.end(),
+        of(id),
         range.first() / CHUNK,
         range.last() / CHUNK,
-        first = range.first(),
-        end = range.end(),
-        of = of(id)
     )
+}
+
+/// The same, one by one, each once.
+pub(crate) fn offsets_in(id: PartitionId, range: OffsetRange) -> String {
+    let bits = bits_in(id, range);
+    format!("SELECT arrayJoin(bitmapToArray(bits)) AS offset FROM ({bits})")
 }
 
 /// A question for the lowest offset that was taken away; no row if there is none.

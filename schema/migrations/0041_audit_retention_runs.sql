@@ -6,10 +6,10 @@ CREATE TABLE IF NOT EXISTS {table}{on_cluster}
     removed_before DateTime64(3, 'UTC')   COMMENT 'All that Kafka took before it was taken away',
     kept_for       LowCardinality(String) COMMENT 'The setting that said so',
     whole          Bool                   COMMENT 'Whether the month was dropped as a whole',
-    rows           UInt64                 COMMENT 'How many rows',
+    rows           UInt64                 COMMENT 'How many rows were to go',
     recorded_at    DateTime64(3, 'UTC')   COMMENT 'When this was written down, just before'
 )
 ENGINE = {engine}ReplacingMergeTree{replica_of rows}
 ORDER BY (project_id, table_name, month, removed_before)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1
-COMMENT 'What retention took away, when and why; a run that was cut is there once more, with fewer rows: read it with FINAL'
+COMMENT 'What retention took away, when and why; read it with FINAL. What a run left that was cut is there once more if another day went on with it'

@@ -129,7 +129,7 @@ pub fn local_table(table: &str, engine: &Engine) -> String {
 }
 
 /// What makes a statement about a [`local_table`] one about that of every shard; begins with a space
-/// if it is anything.
+/// if it is anything. [`migrate`] refuses clusters whose name is not a plain word.
 pub fn on_cluster(engine: &Engine) -> String {
     match engine {
         Engine::SingleNode => String::new(),

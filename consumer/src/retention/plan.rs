@@ -1,9 +1,10 @@
 //! What goes: pure, so that every case can be tried.
 //!
 //! What is kept for [`Retention::keep`] goes by whole months, when their last day is old enough;
-//! what a project has of its own goes to the millisecond. A month of which every row goes is
-//! dropped as a whole; of others rows are deleted. Nothing goes that Kafka took in after the log was
-//! last complete: there, rows may still come.
+//! what a project has of its own goes by whole days, so that however often retention runs, a month is
+//! rewritten once a day at most; what is kept for less than a day goes to the millisecond. A month of
+//! which every row goes is dropped as a whole; of others rows are deleted. Nothing goes that Kafka took
+//! in after the log was last complete: there, rows may still come.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,6 +17,8 @@ use crate::batch::Table;
 use crate::config::{Keep, Retention};
 use crate::dead_letters::time;
 use crate::month::{self, Month};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Whose rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,7 +113,11 @@ pub(super) fn rules_of_events(
     });
     let own = own.into_iter().map(|(keep, projects)| Rule {
         whose: Whose::Of(projects),
-        before: before(keep),
+        before: if keep < DAY {
+            before(keep)
+        } else {
+            month::day_begin(before(keep))
+        },
         keep,
     });
     of_others.into_iter().chain(own).collect()
@@ -165,8 +172,6 @@ pub(super) fn plan(
 mod tests {
     use super::*;
     use chrono::{DateTime, Utc};
-
-    const DAY: Duration = Duration::from_secs(24 * 3600);
 
     fn at(text: &str) -> Millis {
         text.parse::<DateTime<Utc>>().unwrap().into()
@@ -230,11 +235,12 @@ mod tests {
     }
 
     #[test]
-    fn what_all_keep_goes_by_months_and_what_a_project_has_of_its_own_to_the_millisecond() {
+    fn what_all_keep_goes_by_months_and_what_a_project_has_of_its_own_by_days() {
         let now = at("2026-11-26T10:00:00Z");
         let projects = [
             ("short", days(30)),
-            ("brief", days(30)),
+            ("other", days(30)),
+            ("brief", Keep::For(Duration::from_secs(3))),
             ("long", days(100)),
             ("legal", Keep::Forever),
         ];
@@ -242,9 +248,10 @@ mod tests {
         assert_eq!(
             said(&rules),
             [
-                "all but brief legal long short: 2026-09-01T00:00:00.000Z",
-                "brief short: 2026-10-27T10:00:00.000Z",
-                "long: 2026-08-18T10:00:00.000Z",
+                "all but brief legal long other short: 2026-09-01T00:00:00.000Z",
+                "brief: 2026-11-26T09:59:57.000Z",
+                "other short: 2026-10-27T00:00:00.000Z",
+                "long: 2026-08-18T00:00:00.000Z",
             ]
         );
     }
@@ -260,7 +267,7 @@ mod tests {
             said(&rules_of_events(&retention, now, complete)),
             [
                 "all but short: 2026-08-01T00:00:00.000Z",
-                "short: 2026-08-20T07:00:00.000Z",
+                "short: 2026-08-20T00:00:00.000Z",
             ]
         );
         assert_eq!(

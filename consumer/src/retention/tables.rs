@@ -27,6 +27,10 @@ const LOOK: Duration = Duration::from_millis(200);
 /// At most one part in so many of the time is spent looking.
 const SHARE: u32 = 10;
 
+/// How long nothing may be seen to work on a delete whose rows are still there: a replica that lags
+/// shows both late.
+const IDLE: Duration = Duration::from_secs(10);
+
 /// How often it is said how far a delete has come.
 const PROGRESS: Duration = Duration::from_secs(5);
 
@@ -276,7 +280,7 @@ impl Tables {
              FROM {} WHERE database = {{database:String}} AND table = {{table:String}}",
             self.system("mutations")
         );
-        let mut said = Instant::now();
+        let (mut said, mut worked_on) = (Instant::now(), Instant::now());
         loop {
             let looked = Instant::now();
             let asked = self
@@ -290,7 +294,10 @@ impl Tables {
             if left == 0 {
                 return Ok(());
             }
-            if mutations.running == 0 || !mutations.failed.is_empty() {
+            if mutations.running > 0 {
+                worked_on = looked;
+            }
+            if worked_on.elapsed() >= IDLE || !mutations.failed.is_empty() {
                 return Err(RetentionError::NotDeleted {
                     table: table.name(),
                     month,
