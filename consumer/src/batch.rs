@@ -12,7 +12,6 @@ use std::time::Instant;
 use audit_schema::dead_letter::{ABSENT, DEAD_LETTERS, DUPLICATE, DeadLetter, SKIPPED};
 use audit_schema::row::{EVENTS, EventColumns, Millis};
 use audit_schema::{OffsetRange, Position, wire};
-use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
 use crate::month;
@@ -69,12 +68,6 @@ impl Table {
             Self::DeadLetters => DEAD_LETTERS,
             Self::Events => EVENTS,
         }
-    }
-}
-
-impl Serialize for Table {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name())
     }
 }
 

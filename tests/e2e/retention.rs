@@ -50,12 +50,13 @@ const RECORDED: &str = "SELECT sum(most) FROM (SELECT max(rows) AS most FROM aud
 /// which only a project that keeps less goes.
 async fn fill(world: &World) -> anyhow::Result<()> {
     let mut consumer = world.consumer().await?;
+    // First: the last record of a partition is compared with Kafka's.
+    send(world, b"not json", &OwnedHeaders::new())?;
     let events = (0..300).map(|number| {
         let project = ["acme", "short", "legal"][number % 3];
         event(project, &format!("user-{}", number % 30))
     });
     world.publish_all(events).await?;
-    send(world, b"not json", &OwnedHeaders::new())?;
     world.settled().await?;
     stop(world, &mut consumer).await?;
     for (days, rows) in [

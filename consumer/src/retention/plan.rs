@@ -93,6 +93,12 @@ pub struct Removal {
     pub projects: Vec<Going>,
 }
 
+impl Serialize for Table {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
 /// Which events go, at `now` and with a log that is complete up to a time.
 pub(super) fn rules_of_events(
     config: &Retention,
