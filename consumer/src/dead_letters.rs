@@ -131,7 +131,8 @@ impl fmt::Display for Letter {
     }
 }
 
-fn time(time: Millis) -> String {
+/// A time as people and machines read it: RFC 3339.
+pub(crate) fn time(time: Millis) -> String {
     DateTime::<Utc>::from(time).to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 

@@ -15,14 +15,17 @@ mod incarnation;
 mod membership;
 mod metrics;
 pub mod migrate;
+mod month;
 pub mod offsets;
 pub mod partition;
 mod publish;
 pub mod recovery;
 pub mod refill;
+mod removed;
 pub mod repair;
 pub mod replay;
 mod reread;
+pub mod retention;
 mod self_audit;
 pub mod settle;
 pub mod skip;
@@ -98,6 +101,7 @@ pub async fn run(
     let engine = config.clickhouse.options().engine;
     let auditor = Auditor::in_background(settler.store().client().clone(), &engine);
     let audit = config.audit;
+    let retention = retention::watch(config.clone(), Arc::clone(&settler), shutdown.clone());
 
     // Counting goes on until all that is held is written.
     let written = CancellationToken::new();
@@ -115,6 +119,10 @@ pub async fn run(
     let audited = self_audit::run(auditor, Arc::clone(&settler), audit, written.clone());
     tasks.spawn("self audit", async move {
         audited.await;
+        Ok::<(), Failure>(())
+    });
+    tasks.spawn("retention", async move {
+        retention.await;
         Ok::<(), Failure>(())
     });
     tasks.spawn("settler", async move {

@@ -15,6 +15,7 @@ use audit_consumer::migrate::{Migrate, migrate};
 use audit_consumer::refill::{Refill, refill};
 use audit_consumer::repair::Repaired;
 use audit_consumer::replay::{Replay, replay};
+use audit_consumer::retention::{self, retention};
 use audit_consumer::skip::{Skip, skip};
 use audit_consumer::topic::Topic;
 use audit_consumer::verify::{Outcome, Scope, Step, Verdict};
@@ -59,6 +60,12 @@ enum Command {
     /// there is not doubled. Stop all consumers of the group first. Can be repeated. Exit code 1
     /// if something is still missing.
     Refill(Refill),
+    /// Take away rows that are older than `[retention]` says, so that nobody takes them for lost.
+    ///
+    /// Says which months would go, and how many rows of which project; with --yes it does it. What
+    /// goes is written down first, so `verify` goes on to hold, and `refill` does not bring it back.
+    /// Consumers can go on running. Can be repeated, and finishes what a run before it did not.
+    Retention(retention::Wanted),
     /// Look at records that could not become events, and publish them again.
     #[command(subcommand)]
     DeadLetters(DeadLetters),
@@ -226,6 +233,11 @@ async fn main() -> anyhow::Result<ExitCode> {
             if !imported.is_well() {
                 return Ok(ExitCode::FAILURE);
             }
+        }
+        Command::Retention(wanted) => {
+            let config = load()?;
+            audit_service::telemetry::init(&config.telemetry)?;
+            print(&retention(&config, &wanted).await?, wanted.json)?;
         }
         Command::DeadLetters(DeadLetters::List(list)) => {
             let client = audit_schema::clickhouse::connect(load()?.clickhouse.address());

@@ -26,6 +26,7 @@ use crate::config::ClickHouse;
 use crate::error::{InsertError, ReadError};
 use crate::metrics;
 use crate::recovery::LATE_LIMIT;
+use crate::removed;
 use crate::store::{Found, Insert, Store, Turn, Watermark, token_prefix};
 
 /// Errors that stay until somebody changes something: no such column, table, database or setting,
@@ -147,12 +148,6 @@ impl Writer {
         }
         Ok(found)
     }
-
-    /// `select` over the offsets of one partition in both tables, as far as they are in `range`.
-    fn offsets_of(&self, select: &str, id: PartitionId, range: OffsetRange) -> String {
-        let offsets = audit::offsets_in(&self.events, &self.dead_letters, id, range);
-        format!("{select} FROM ({offsets})")
-    }
 }
 
 /// The condition that a row of `table` has one of the primary keys that [`with_keys`] binds.
@@ -263,8 +258,11 @@ impl Store for Writer {
     }
 
     async fn present(&self, id: PartitionId, range: OffsetRange) -> Result<Vec<u64>, ReadError> {
-        let sql =
-            self.offsets_of("SELECT DISTINCT offset AS number", id, range) + " ORDER BY offset";
+        let sql = format!(
+            "SELECT DISTINCT offset AS number FROM ({} UNION ALL {}) ORDER BY offset",
+            audit::offsets_in(&self.events, &self.dead_letters, id, range),
+            removed::offsets_in(id, range)
+        );
         let rows = self.client.query_raw(&sql).fetch_all::<Number<u64>>();
         Ok(self
             .ask(rows)
@@ -295,12 +293,13 @@ impl Store for Writer {
         let parts: Vec<String> = ranges
             .iter()
             .map(|(id, range)| {
-                let select = format!(
+                format!(
                     "SELECT toUInt32({}) AS incarnation, toUInt32({}) AS partition, \
-                     count() AS rows, uniqExact(offset) AS offsets",
-                    id.incarnation, id.partition
-                );
-                self.offsets_of(&select, *id, *range)
+                     count() AS rows, uniqExact(offset) AS offsets FROM ({})",
+                    id.incarnation,
+                    id.partition,
+                    audit::offsets_in(&self.events, &self.dead_letters, *id, *range)
+                )
             })
             .collect();
         let sql = parts.join(" UNION ALL ");

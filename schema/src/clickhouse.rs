@@ -8,6 +8,12 @@ pub const WATERMARKS: &str = "audit_watermarks";
 /// The table of sources: the lives of the topic.
 pub const SOURCES: &str = "audit_sources";
 
+/// The table of offsets whose rows retention took away.
+pub const REMOVED: &str = "audit_removed";
+
+/// The table of what retention took away from whom, and when.
+pub const RETENTION_RUNS: &str = "audit_retention_runs";
+
 /// Where ClickHouse is, and as whom to speak to it.
 #[derive(Debug, Clone, Copy)]
 pub struct Address<'a> {

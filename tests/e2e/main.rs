@@ -31,6 +31,7 @@ mod openapi;
 mod reading;
 mod reads;
 mod recipes;
+mod retention;
 mod roles;
 mod round_trip;
 mod spool;
@@ -109,6 +110,8 @@ fn trials(stack: &Arc<Option<Stack>>) -> Vec<Trial> {
         imports::an_exported_log_comes_back_as_it_was_and_once,
         imports::an_import_that_was_killed_or_stopped_is_run_again_and_stores_every_event_once,
         imports::an_event_that_kafka_does_not_take_stops_an_import_at_its_line,
+        retention::what_is_old_goes_and_verify_tells_it_from_what_is_lost,
+        retention::a_partition_whose_rows_are_all_gone_goes_on_and_is_not_stored_again,
         deaths::a_killed_broker_loses_and_doubles_nothing,
         deaths::broker_and_engine_killed_at_once_lose_and_double_nothing,
         deaths::consumer_and_engine_killed_at_once_lose_and_double_nothing,

@@ -1,7 +1,7 @@
 //! The numbered steps, and the statements of each for one server and for a cluster.
 
 use crate::access::{GRANTED_EVENTS, GRANTS};
-use crate::clickhouse::{Engine, SOURCES, WATERMARKS, local_table};
+use crate::clickhouse::{Engine, REMOVED, RETENTION_RUNS, SOURCES, WATERMARKS, local_table};
 use crate::dead_letter::DEAD_LETTERS;
 use crate::event_type::{CATALOGUE, CatalogueEntry};
 use crate::ocsf;
@@ -76,6 +76,8 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     view(20, ocsf::VIEW, sql!("0020_audit_ocsf")),
     table(30, GRANTS, sql!("0030_audit_grants")),
     view(31, GRANTED_EVENTS, sql!("0031_audit_granted_events")),
+    table(40, REMOVED, sql!("0040_audit_removed")),
+    table(41, RETENTION_RUNS, sql!("0041_audit_retention_runs")),
 ];
 
 /// The names of all views.
@@ -143,7 +145,7 @@ impl Migration {
             .replace("{late_limit}", &LATE_LIMIT_SECONDS.to_string())
             .replace("{category}", &category())
             .replace("{replica}", &replica(""));
-        for version in ["next_offset", "registered_at"] {
+        for version in ["next_offset", "registered_at", "rows"] {
             sql = sql.replace(&format!("{{replica_of {version}}}"), &replica(version));
         }
         let mut statements = vec![ocsf::fill(&sql)];
