@@ -3,6 +3,105 @@
 use crate::stand::{Stand, captured};
 use crate::views::VIEWS;
 
+/// View, filter, index, and in how many of how many readings of the table it is used.
+const VALUES: [(&str, &str, &str, [usize; 2]); 25] = [
+    ("audit_log", "user_id = 'a'", "by_user_id", [1, 1]),
+    (
+        "audit_log",
+        "organization_id = 'a'",
+        "by_organization_id",
+        [1, 1],
+    ),
+    ("audit_log", "identifier = 'a'", "by_identifier", [1, 1]),
+    ("audit_log", "actor_id = 'a'", "by_actor_id", [1, 1]),
+    ("audit_log", "session_id = 'a'", "by_session_id", [1, 1]),
+    ("audit_log", "request_id = 'a'", "by_request_id", [1, 1]),
+    ("audit_log", "event_key = 'a'", "by_event_key", [1, 1]),
+    (
+        "audit_log",
+        "toString(ip_address) = '::1'",
+        "by_ip_address",
+        [1, 1],
+    ),
+    (
+        "audit_log",
+        "hasAllTokens(words, ['rare'])",
+        "by_words",
+        [1, 1],
+    ),
+    (
+        "audit_log",
+        "event_id = '01890a5d-ac96-774b-bcce-b302099a8057'",
+        "by_event_id",
+        [1, 1],
+    ),
+    ("audit_sign_ins", "user_id = 'a'", "by_user_id", [2, 2]),
+    (
+        "audit_sign_ins",
+        "identifier = 'a'",
+        "by_identifier",
+        [2, 2],
+    ),
+    (
+        "audit_sign_ins",
+        "session_id = 'a'",
+        "by_session_id",
+        [2, 2],
+    ),
+    (
+        "audit_sign_ins",
+        "organization_id = 'a'",
+        "by_organization_id",
+        [2, 2],
+    ),
+    ("audit_sign_ins", "true", "by_words", [1, 2]),
+    ("audit_sessions", "user_id = 'a'", "by_user_id", [3, 3]),
+    (
+        "audit_sessions",
+        "session_id = 'a'",
+        "by_session_id",
+        [2, 3],
+    ),
+    ("audit_accounts", "user_id = 'a'", "by_user_id", [1, 1]),
+    (
+        "audit_memberships",
+        "organization_id = 'a'",
+        "by_organization_id",
+        [3, 4],
+    ),
+    ("audit_memberships", "user_id = 'a'", "by_user_id", [2, 4]),
+    (
+        "audit_security_events",
+        "user_id = 'a'",
+        "by_user_id",
+        [1, 1],
+    ),
+    (
+        "audit_security_events",
+        "identifier = 'a'",
+        "by_identifier",
+        [1, 1],
+    ),
+    (
+        "audit_impersonations",
+        "user_id = 'a'",
+        "by_user_id",
+        [2, 2],
+    ),
+    (
+        "audit_impersonations",
+        "session_id = 'a'",
+        "by_session_id",
+        [2, 2],
+    ),
+    (
+        "audit_impersonations",
+        "admin_id = 'a'",
+        "by_actor_id",
+        [1, 2],
+    ),
+];
+
 /// The conditions of each reading of the table, as the engine plans the question.
 async fn readings(stand: &Stand, view: &str, filter: &str) -> Vec<String> {
     let sql = format!(
@@ -62,104 +161,7 @@ async fn a_time_uses_the_key() {
 async fn a_value_uses_its_index() {
     let stand = Stand::new("values").await;
     stand.fill(&captured()).await;
-    // How many of how many readings of the table.
-    for (view, filter, index, of) in [
-        ("audit_log", "user_id = 'a'", "by_user_id", [1, 1]),
-        (
-            "audit_log",
-            "organization_id = 'a'",
-            "by_organization_id",
-            [1, 1],
-        ),
-        ("audit_log", "identifier = 'a'", "by_identifier", [1, 1]),
-        ("audit_log", "actor_id = 'a'", "by_actor_id", [1, 1]),
-        ("audit_log", "session_id = 'a'", "by_session_id", [1, 1]),
-        ("audit_log", "request_id = 'a'", "by_request_id", [1, 1]),
-        ("audit_log", "event_key = 'a'", "by_event_key", [1, 1]),
-        (
-            "audit_log",
-            "toString(ip_address) = '::1'",
-            "by_ip_address",
-            [1, 1],
-        ),
-        (
-            "audit_log",
-            "hasAllTokens(words, ['rare'])",
-            "by_words",
-            [1, 1],
-        ),
-        (
-            "audit_log",
-            "event_id = '01890a5d-ac96-774b-bcce-b302099a8057'",
-            "by_event_id",
-            [1, 1],
-        ),
-        ("audit_sign_ins", "user_id = 'a'", "by_user_id", [2, 2]),
-        (
-            "audit_sign_ins",
-            "identifier = 'a'",
-            "by_identifier",
-            [2, 2],
-        ),
-        (
-            "audit_sign_ins",
-            "session_id = 'a'",
-            "by_session_id",
-            [2, 2],
-        ),
-        (
-            "audit_sign_ins",
-            "organization_id = 'a'",
-            "by_organization_id",
-            [2, 2],
-        ),
-        ("audit_sign_ins", "true", "by_words", [1, 2]),
-        ("audit_sessions", "user_id = 'a'", "by_user_id", [3, 3]),
-        (
-            "audit_sessions",
-            "session_id = 'a'",
-            "by_session_id",
-            [2, 3],
-        ),
-        ("audit_accounts", "user_id = 'a'", "by_user_id", [1, 1]),
-        (
-            "audit_memberships",
-            "organization_id = 'a'",
-            "by_organization_id",
-            [3, 4],
-        ),
-        ("audit_memberships", "user_id = 'a'", "by_user_id", [2, 4]),
-        (
-            "audit_security_events",
-            "user_id = 'a'",
-            "by_user_id",
-            [1, 1],
-        ),
-        (
-            "audit_security_events",
-            "identifier = 'a'",
-            "by_identifier",
-            [1, 1],
-        ),
-        (
-            "audit_impersonations",
-            "user_id = 'a'",
-            "by_user_id",
-            [2, 2],
-        ),
-        (
-            "audit_impersonations",
-            "session_id = 'a'",
-            "by_session_id",
-            [2, 2],
-        ),
-        (
-            "audit_impersonations",
-            "admin_id = 'a'",
-            "by_actor_id",
-            [1, 2],
-        ),
-    ] {
+    for (view, filter, index, of) in VALUES {
         let readings = readings(&stand, view, filter).await;
         let name = format!("Name: {index}\n");
         let indexed = readings

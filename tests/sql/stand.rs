@@ -127,15 +127,16 @@ impl Stand {
 
 /// An event of [`ACME`] as a wire record: what a plugin reports, `seconds` after [`T`].
 pub(crate) fn sent(seconds: i64, event_type: &str, key: &str, data: Value) -> Value {
-    json!({
+    let mut record = json!({
         "id": Uuid::now_v7(),
         "projectId": ACME,
         "createdAt": T + 1000 * seconds,
         "eventType": event_type,
         "eventKey": key,
         "eventDisplayName": event_type,
-        "eventData": data,
-    })
+    });
+    record["eventData"] = data;
+    record
 }
 
 /// `record` with more members at its top, such as `outcome` or `location`.
