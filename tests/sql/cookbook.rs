@@ -15,8 +15,11 @@ use crate::stand::Stand;
 use question::Question;
 use story::Story;
 
+/// Makes a story happen.
+type Tell = fn(&mut Story);
+
 /// What is told, by the name of the question that is asked about it.
-const STORIES: [(&str, fn(&mut Story)); 20] = [
+const STORIES: [(&str, Tell); 20] = [
     ("01-brute-force", attacks::brute_force),
     ("02-password-spraying", attacks::password_spraying),
     ("03-credential-stuffing", attacks::credential_stuffing),
@@ -52,7 +55,8 @@ const STORIES: [(&str, fn(&mut Story)); 20] = [
 /// looks beyond its project gets another answer.
 const OTHER: &str = "other";
 
-const WEEKS_EARLIER: i64 = -20;
+/// Some weeks, in days.
+const WEEKS: i64 = 20;
 
 /// So many days before and after, each story happens to other people, so that a question which looks beyond
 /// its time gets another answer.
@@ -69,7 +73,7 @@ async fn tell(database: &str) -> Stand {
         };
         records.extend(told(Story::of(name)).records());
         records.extend(told(Story::of(OTHER)).records());
-        records.extend(told(Story::days_later(OTHER, WEEKS_EARLIER)).records());
+        records.extend(told(Story::days_later(OTHER, -WEEKS)).records());
         records.extend(told(Story::days_later(name, YEAR)).records_of_others());
         // What is asked as of a time is about everything before.
         if question.taken().contains(&"from") {

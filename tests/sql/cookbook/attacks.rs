@@ -197,7 +197,7 @@ pub(super) fn new_device_of_an_admin(story: &mut Story) {
     // Bob has no role in an organization, but uses the admin API.
     story
         .at("2026-02-02 08:00")
-        .bans("bob", "eve", serde_json::Value::Null, office);
+        .bans("bob", "eve", None, office);
     story
         .at("2026-03-02 03:00")
         .signs_in("ann", "s-ann", elsewhere);

@@ -1,7 +1,5 @@
 //! Stories of accounts, and of those who look after them.
 
-use serde_json::{Value, json};
-
 use super::story::{NOWHERE, SCRIPT, Story, device};
 
 /// A morning of ann, who is an administrator.
@@ -11,7 +9,7 @@ pub(super) fn what_an_admin_did(story: &mut Story) {
         .at("2026-03-02 09:00")
         .signs_in("ann", "s-ann", office);
     story
-        .bans("ann", "eve", Value::Null, office)
+        .bans("ann", "eve", None, office)
         .revokes("ann", "eve", "s-eve", office);
     story.founds("ann", "acme", office);
     story
@@ -213,7 +211,7 @@ pub(super) fn sign_ups(story: &mut Story) {
     story.minutes(10).verifies("bot-1", wave);
     story.at("2026-03-03 09:00");
     for user in ["bot-1", "bot-2", "bot-3"] {
-        story.bans("ann", user, Value::Null, home);
+        story.bans("ann", user, None, home);
     }
     story
         .at("2026-03-04 09:00")
@@ -234,7 +232,7 @@ pub(super) fn ban_evasion(story: &mut Story) {
         .signs_in("flatmate", "s2", lair);
     story
         .at("2026-03-02 09:00")
-        .bans("ann", "eve", Value::Null, office);
+        .bans("ann", "eve", None, office);
     story.revokes("ann", "eve", "s1", office);
     story.at("2026-03-02 09:30").changes("name", "eve", lair);
     story.at("2026-03-03 10:00").signs_up("eve-2", "s3", lair);
@@ -249,10 +247,10 @@ pub(super) fn ban_evasion(story: &mut Story) {
         .fails("eve", lair);
     story
         .at("2026-03-06 10:00")
-        .bans("ann", "gus", Value::Null, office);
+        .bans("ann", "gus", None, office);
     story.at("2026-03-07 10:00").unbans("ann", "gus", office);
     story.at("2026-03-08 10:00").signs_in("gus", "s7", office);
-    let until = json!("2026-03-09T10:00:00.000Z");
+    let until = Some("2026-03-09T10:00:00.000Z");
     story
         .at("2026-03-08 10:00")
         .bans("ann", "hana", until, office);

@@ -69,7 +69,7 @@ impl Question {
             .text
             .split_inclusive('\n')
             .take_while(|line| line.starts_with("--"));
-        &self.text[header.map(str::len).sum()..]
+        self.text.split_at(header.map(str::len).sum()).1
     }
 
     /// The names in `{name:Type}`.

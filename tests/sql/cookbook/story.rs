@@ -118,7 +118,7 @@ impl Story {
         self
     }
 
-    fn report(&mut self, event_type: &str, key: &str, data: Value, from: Device) -> &mut Self {
+    fn report(&mut self, event_type: &str, key: &str, data: &Value, from: Device) -> &mut Self {
         self.records.push(json!({
             "id": Uuid::now_v7(),
             "projectId": self.project,
@@ -142,7 +142,7 @@ impl Story {
         let mut data = json!({"userId": user, "userName": user, "userEmail": email(user)});
         extend(&mut data, more);
         extend(&mut data, by.data(user));
-        self.report(event_type, user, data, from);
+        self.report(event_type, user, &data, from);
     }
 
     /// A report about a session.
@@ -153,20 +153,20 @@ impl Story {
 
     /// Signs up, which begins a session.
     pub(super) fn signs_up(&mut self, user: &str, session: &str, from: Device) -> &mut Self {
-        self.of_user("user_created", user, By::Self_, json!({}), from);
+        self.of_user("user_created", user, By::User, json!({}), from);
         let account = json!({"accountId": user, "providerId": "credential"});
-        self.of_user("account_linked", user, By::Self_, account, from);
+        self.of_user("account_linked", user, By::User, account, from);
         self.signs_in(user, session, from)
     }
 
     pub(super) fn verifies(&mut self, user: &str, from: Device) -> &mut Self {
-        self.of_user("email_verified", user, By::Self_, json!({}), from);
+        self.of_user("email_verified", user, By::User, json!({}), from);
         self
     }
 
     pub(super) fn signs_in(&mut self, user: &str, session: &str, from: Device) -> &mut Self {
-        self.of_session("user_signed_in", user, session, By::Self_, from);
-        self.of_session("session_created", user, session, By::Self_, from);
+        self.of_session("user_signed_in", user, session, By::User, from);
+        self.of_session("session_created", user, session, By::User, from);
         self
     }
 
@@ -174,7 +174,7 @@ impl Story {
         self.of_user(
             "user_sign_in_failed",
             user,
-            By::Self_,
+            By::User,
             json!({"loginMethod": "email"}),
             from,
         );
@@ -187,16 +187,16 @@ impl Story {
             "userId": "unknown", "userName": "unknown", "userEmail": email, "loginMethod": "email",
             "triggeredBy": "unknown", "triggerContext": "user",
         });
-        self.report("user_sign_in_failed", "unknown", data, from)
+        self.report("user_sign_in_failed", "unknown", &data, from)
     }
 
     pub(super) fn signs_out(&mut self, user: &str, session: &str, from: Device) -> &mut Self {
-        self.of_session("user_signed_out", user, session, By::Self_, from);
+        self.of_session("user_signed_out", user, session, By::User, from);
         self
     }
 
     pub(super) fn revokes_all_sessions(&mut self, user: &str, from: Device) -> &mut Self {
-        self.of_user("all_sessions_revoked", user, By::Self_, json!({}), from);
+        self.of_user("all_sessions_revoked", user, By::User, json!({}), from);
         self
     }
 
@@ -225,7 +225,7 @@ impl Story {
     /// Changes something of the profile; the plugin tells by which field that it was the e-mail address.
     pub(super) fn changes(&mut self, field: &str, user: &str, from: Device) -> &mut Self {
         let more = json!({"updatedFields": [field]});
-        self.of_user("profile_updated", user, By::Self_, more, from);
+        self.of_user("profile_updated", user, By::User, more, from);
         self
     }
 
@@ -235,8 +235,8 @@ impl Story {
         session: &str,
         from: Device,
     ) -> &mut Self {
-        self.of_user("user_deleted", user, By::Self_, json!({}), from);
-        self.of_session("session_revoked", user, session, By::Self_, from);
+        self.of_user("user_deleted", user, By::User, json!({}), from);
+        self.of_session("session_revoked", user, session, By::User, from);
         self
     }
 
@@ -245,12 +245,12 @@ impl Story {
         self
     }
 
-    /// `admin` bans; `until` is when the ban ends by itself, or null.
+    /// `admin` bans; `until` is when the ban ends by itself, if it does.
     pub(super) fn bans(
         &mut self,
         admin: &str,
         user: &str,
-        until: Value,
+        until: Option<&str>,
         from: Device,
     ) -> &mut Self {
         let more = json!({"banned": true, "banReason": "spam", "banExpires": until});
@@ -305,12 +305,12 @@ impl Story {
         session: &str,
         from: Device,
     ) -> &mut Self {
-        self.of_session("session_revoked", user, session, By::Self_, from);
+        self.of_session("session_revoked", user, session, By::User, from);
         let more = json!({
             "sessionId": session, "loginMethod": "unknown", "userAgent": from.agent,
             "impersonatedBy": admin, "impersonatedById": admin,
         });
-        self.of_user("user_impersonated_stopped", user, By::Self_, more, from);
+        self.of_user("user_impersonated_stopped", user, By::User, more, from);
         self
     }
 
@@ -329,13 +329,14 @@ impl Story {
         let key = from
             .address
             .map_or("unknown".to_owned(), |address| address.to_string());
-        self.report("security_check", &key, data, from)
+        self.report("security_check", &key, &data, from)
     }
 }
 
 /// Whom the plugin names as the one who did it.
+#[derive(Debug, Clone, Copy)]
 enum By<'a> {
-    Self_,
+    User,
     Admin(&'a str),
     Unknown,
 }
@@ -343,7 +344,7 @@ enum By<'a> {
 impl By<'_> {
     fn data(&self, user: &str) -> Value {
         let (by, context) = match self {
-            Self::Self_ => (user, "user"),
+            Self::User => (user, "user"),
             Self::Admin(admin) => (*admin, "admin"),
             Self::Unknown => ("unknown", "user"),
         };

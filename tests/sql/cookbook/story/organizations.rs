@@ -21,7 +21,7 @@ impl Story {
             "triggeredBy": by, "triggerContext": "organization",
         });
         extend(&mut data, more);
-        self.report(event_type, at, data, from);
+        self.report(event_type, at, &data, from);
     }
 
     /// Founds an organization, and is its owner.
