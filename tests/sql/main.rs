@@ -6,6 +6,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod cookbook;
 mod data;
 mod keys;
 mod members;
