@@ -23,9 +23,6 @@ use crate::row::EVENTS;
 /// The table of grants: which analyst may read which project.
 pub const GRANTS: &str = "audit_grants";
 
-/// The view of the events that whoever asks may read.
-pub const GRANTED_EVENTS: &str = "audit_granted_events";
-
 /// The role of those who ask in SQL; also the name of their settings profile and quota.
 pub const ANALYST: &str = "audit_analyst";
 

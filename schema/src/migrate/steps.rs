@@ -1,6 +1,6 @@
 //! The numbered steps, and the statements of each for one server and for a cluster.
 
-use crate::access::{GRANTED_EVENTS, GRANTS};
+use crate::access::GRANTS;
 use crate::clickhouse::{Engine, REMOVED, RETENTION_RUNS, SOURCES, WATERMARKS, local_table};
 use crate::dead_letter::DEAD_LETTERS;
 use crate::event_type::{CATALOGUE, CatalogueEntry};
@@ -75,7 +75,6 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     view(18, "audit_daily", sql!("0018_audit_daily")),
     view(20, ocsf::VIEW, sql!("0020_audit_ocsf")),
     table(30, GRANTS, sql!("0030_audit_grants")),
-    view(31, GRANTED_EVENTS, sql!("0031_audit_granted_events")),
     table(40, REMOVED, sql!("0040_audit_removed")),
     table(41, RETENTION_RUNS, sql!("0041_audit_retention_runs")),
 ];

@@ -4,7 +4,7 @@
 
 use anyhow::{Context as _, ensure};
 use audit_local::child::Child;
-use audit_schema::access::{self, ANALYST, GRANTED_EVENTS, LIMITS, VIEWER};
+use audit_schema::access::{self, ANALYST, LIMITS, VIEWER};
 use audit_schema::clickhouse::{Address, Engine};
 use audit_schema::migrate::{Options, migrate};
 use clickhouse::Client;
@@ -116,7 +116,7 @@ async fn ana(client: &Client, sql: &str) -> clickhouse::error::Result<Vec<String
 async fn an_analyst_sees_the_projects_granted_and_nothing_else() -> anyhow::Result<()> {
     let folder = data("access")?;
     let (child, client) = server(folder.path()).await?;
-    let count = format!("SELECT project_id, count() FROM {DATABASE}.{GRANTED_EVENTS} GROUP BY 1");
+    let count = format!("SELECT project_id, count() FROM {DATABASE}.audit_log GROUP BY 1");
 
     // Nobody was granted anything.
     assert_eq!(ana(&client, &count).await?, Vec::<String>::new());
@@ -127,7 +127,7 @@ async fn an_analyst_sees_the_projects_granted_and_nothing_else() -> anyhow::Resu
         .await?;
     assert_eq!(ana(&client, &count).await?, ["('project-1',10)"]);
     let own: u64 = client
-        .query("SELECT count() FROM audit_granted_events WHERE user_id = 'user-0'")
+        .query("SELECT count() FROM audit_log WHERE user_id = 'user-0'")
         .fetch_one()
         .await?;
     assert_eq!(own, 0, "the event is of another project");
@@ -168,9 +168,7 @@ async fn a_policy_reads_no_more_than_the_projects_granted() -> anyhow::Result<()
     let folder = data("pruned")?;
     let (child, client) = server(folder.path()).await?;
     let plan: Vec<String> = client
-        .query(
-            "EXPLAIN indexes = 1 SELECT count() FROM audit_granted_events WHERE user_id = 'user-1'",
-        )
+        .query("EXPLAIN indexes = 1 SELECT count() FROM audit_log WHERE user_id = 'user-1'")
         .fetch_all()
         .await?;
     let plan = plan.join("\n");
