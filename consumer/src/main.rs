@@ -10,6 +10,7 @@ use anyhow::Context;
 use audit_consumer::audit::Auditor;
 use audit_consumer::config::{Config, DEFAULTS};
 use audit_consumer::dead_letters::{self, List};
+use audit_consumer::erase::{Erase, erase};
 use audit_consumer::refill::{Refill, refill};
 use audit_consumer::repair::Repaired;
 use audit_consumer::replay::{Replay, replay};
@@ -63,6 +64,13 @@ enum Command {
     /// Look at records that could not become events, and publish them again.
     #[command(subcommand)]
     DeadLetters(DeadLetters),
+    /// Erase the personal data of a user, and keep it out.
+    ///
+    /// What events and dead letters say of the user is emptied; rows, positions and totals stay.
+    /// What arrives later of what happened before is stored without it: consumers go on running.
+    /// The erasure is an event of the log, `user_data_erased`. Can be repeated, and goes on where it
+    /// was cut off. Kafka's log, exports and backups are not changed.
+    Erase(Erase),
     /// Check that every offset is stored exactly once; exit code 1 if not, 2 if that cannot be
     /// said.
     ///
@@ -197,6 +205,11 @@ async fn main() -> anyhow::Result<ExitCode> {
             if !refilled.holds() {
                 return Ok(ExitCode::FAILURE);
             }
+        }
+        Command::Erase(wanted) => {
+            let config = load()?;
+            audit_service::telemetry::init(&config.telemetry)?;
+            print(&erase(&config, &wanted).await?, wanted.json)?;
         }
         Command::DeadLetters(DeadLetters::List(list)) => {
             let client = audit_schema::clickhouse::connect(load()?.clickhouse.address());

@@ -165,16 +165,7 @@ pub async fn replay(
     let client = audit_schema::clickhouse::connect(config.clickhouse.address());
     let topic = Topic::new(config, client.clone());
     topic.check().await?;
-    let producer = topic
-        .client_config()
-        .set("enable.idempotence", "true")
-        .set("acks", "all")
-        .set("compression.type", "zstd")
-        .set("linger.ms", "0")
-        .set("message.max.bytes", "1048576")
-        .set("delivery.timeout.ms", DELIVERY.as_millis().to_string())
-        .set("allow.auto.create.topics", "false")
-        .create()?;
+    let producer = topic.producer(DELIVERY)?;
     let publisher = Publisher {
         producer,
         partitions: topic.partitions().await?,

@@ -8,6 +8,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, Top
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::FutureProducer;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
 use crate::config::Config;
@@ -152,6 +153,21 @@ impl Topic {
             settings.set(name, value);
         }
         settings
+    }
+
+    /// A producer for the few records that a command publishes; a record's delivery ends within
+    /// `delivery`.
+    pub(crate) fn producer(&self, delivery: Duration) -> Result<FutureProducer, KafkaError> {
+        self.client_config()
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("compression.type", "zstd")
+            .set("linger.ms", "0")
+            .set("message.max.bytes", "1048576")
+            .set("delivery.timeout.ms", delivery.as_millis().to_string())
+            .set("allow.auto.create.topics", "false")
+            .set("partitioner", "murmur2_random")
+            .create()
     }
 
     /// Makes the topic if it is not there. Says whether it did.

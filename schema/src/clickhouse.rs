@@ -102,6 +102,11 @@ const MIGRATIONS: &[Migration] = &[
         makes: Makes::Table(SOURCES),
         sql: include_str!("../migrations/0004_audit_sources.sql"),
     },
+    Migration {
+        version: 50,
+        makes: Makes::Table(crate::erasure::ERASURES),
+        sql: include_str!("../migrations/0050_audit_erasures.sql"),
+    },
 ];
 
 /// The table that an insert of `table` goes to: a shard's own one in a cluster.
