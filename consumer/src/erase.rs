@@ -24,7 +24,6 @@ use audit_schema::row::{EVENTS, Millis};
 use audit_schema::{Event, EventData, EventType, ProjectId, wire};
 use chrono::{SecondsFormat, Utc};
 use clap::Args;
-use clap::builder::NonEmptyStringValueParser;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::FutureRecord;
@@ -62,14 +61,14 @@ pub struct Erase {
     #[arg(long)]
     pub project: ProjectId,
     /// The id of the user.
-    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "ID", value_parser = name)]
     pub user: String,
     /// An e-mail address or name of theirs, beside those in their events: for sign-ins that failed,
     /// which know no user. Can be repeated.
-    #[arg(long = "identifier", value_name = "E-MAIL", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long = "identifier", value_name = "E-MAIL", value_parser = name)]
     pub identifiers: Vec<String>,
     /// Why, and who says so. It is kept, so it should not name the person.
-    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long)]
     pub reason: String,
     /// Do it; without this the command only says what it would do.
     #[arg(long)]
@@ -77,6 +76,14 @@ pub struct Erase {
     /// Print one JSON document instead of lines.
     #[arg(long)]
     pub json: bool,
+}
+
+/// A text that can stand for somebody: `unknown` stands for everybody who is.
+fn name(text: &str) -> Result<String, String> {
+    match text {
+        "" | "unknown" => Err("this is nobody in particular".to_owned()),
+        name => Ok(name.to_owned()),
+    }
 }
 
 /// An e-mail address or name of the person.
@@ -204,12 +211,13 @@ pub async fn erase(config: &Config, wanted: &Erase) -> Result<Erased, WayOutErro
     (person.events, person.dead_letters) = (erased.events, erased.dead_letters);
     let event = person.event(wanted)?;
     stored.register(&person.rows(wanted)).await?;
+    let registered = writer.clock().await?;
     for partition in 0..topic.partitions().await? {
         let id = PartitionId {
             incarnation,
             partition,
         };
-        outwait(&writer, id, None).await?;
+        outwait(&writer, id, Some(registered)).await?;
     }
     rewrite(&stored, wanted, &person).await?;
     publish(&topic, &event)

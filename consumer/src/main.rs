@@ -290,6 +290,26 @@ mod tests {
     }
 
     #[test]
+    fn nobody_in_particular_is_not_erased() {
+        let erase = |user| {
+            [
+                "audit-consumer",
+                "erase",
+                "--project",
+                "acme",
+                "--reason",
+                "r; Ana",
+                "--user",
+                user,
+            ]
+        };
+        assert!(Arguments::try_parse_from(erase("user-1")).is_ok());
+        for nobody in ["", "unknown"] {
+            assert!(Arguments::try_parse_from(erase(nobody)).is_err());
+        }
+    }
+
+    #[test]
     fn records_are_not_given_up_without_a_reason() {
         let skip = ["audit-consumer", "skip", "--partition", "0", "--to", "7"];
         assert!(Arguments::try_parse_from(skip).is_err());

@@ -118,7 +118,7 @@ impl<'a> Stored<'a> {
         let sql = format!(
             "SELECT DISTINCT lower(identifier) AS text FROM {EVENTS} \
              WHERE project_id = {{project:String}} AND user_id = {{user:String}} \
-             AND identifier != '' LIMIT {}",
+             AND lower(identifier) NOT IN ('', 'unknown') LIMIT {}",
             super::MOST_IDENTIFIERS.saturating_add(1)
         );
         let rows = self.ask(&sql).fetch_all::<TextRow>().await;
