@@ -193,7 +193,8 @@ pub async fn erase(config: &Config, wanted: &Erase) -> Result<Erased, WayOutErro
             .first()
             .map_or_else(Uuid::now_v7, |row| row.erasure_id),
         salt: salt.unwrap_or_else(new_salt),
-        identifiers: identifiers(&wanted.identifiers, &cut_off, stored.identifiers().await?)?,
+        identifiers: identifiers(&wanted.identifiers, &cut_off, stored.identifiers().await?)
+            .map_err(WayOutError::TooManyIdentifiers)?,
         erased_at: writer.clock().await?,
         events: 0,
         dead_letters: 0,
@@ -209,7 +210,7 @@ pub async fn erase(config: &Config, wanted: &Erase) -> Result<Erased, WayOutErro
         return Ok(erased);
     }
     (person.events, person.dead_letters) = (erased.events, erased.dead_letters);
-    let event = person.event(wanted)?;
+    let event = person.event(wanted).map_err(WayOutError::Unrecordable)?;
     stored.register(&person.rows(wanted)).await?;
     let registered = writer.clock().await?;
     for partition in 0..topic.partitions().await? {
@@ -282,7 +283,7 @@ impl Person {
     }
 
     /// The event that records the erasure.
-    fn event(&self, wanted: &Erase) -> Result<Event<'static>, WayOutError> {
+    fn event(&self, wanted: &Erase) -> Result<Event<'static>, String> {
         let (salt, project) = (&self.salt, wanted.project.as_str());
         let person = person(salt, project, Kind::User, &wanted.user);
         let data = serde_json::json!({
@@ -300,20 +301,20 @@ impl Person {
                 .event_data(data)
                 .build()
         });
-        let event = event.map_err(|error| WayOutError::Unrecordable(error.to_string()))?;
+        let event = event.map_err(|error| error.to_string())?;
         match wire::encode(&event) {
             Ok(_) => Ok(event),
-            Err(error) => Err(WayOutError::Unrecordable(error.to_string())),
+            Err(error) => Err(error.to_string()),
         }
     }
 }
 
-/// All that is known of a person's identifiers, in small letters.
+/// All that is known of a person's identifiers, in small letters; how many, if they are too many.
 fn identifiers(
     given: &[String],
     cut_off: &[Registered],
     in_events: Vec<String>,
-) -> Result<Vec<String>, WayOutError> {
+) -> Result<Vec<String>, usize> {
     let registered = cut_off
         .iter()
         .filter(|row| row.kind == Kind::Identifier.as_str());
@@ -324,7 +325,7 @@ fn identifiers(
         .chain(in_events)
         .collect();
     if identifiers.len() > MOST_IDENTIFIERS {
-        return Err(WayOutError::TooManyIdentifiers(identifiers.len()));
+        return Err(identifiers.len());
     }
     Ok(identifiers.into_iter().collect())
 }

@@ -9,6 +9,7 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
+use std::fmt::Write;
 
 use audit_schema::ProjectId;
 use audit_schema::dead_letter::{DUPLICATE, DeadLetter};
@@ -75,7 +76,11 @@ fn digest(salt: &str, project: &str, kind: Kind, value: &str) -> [u8; 32] {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String cannot fail.
+        write!(text, "{byte:02x}").ok();
+        text
+    })
 }
 
 /// The hash that stands for a person in a project.

@@ -8,13 +8,12 @@ use anyhow::{Context, ensure};
 use audit_schema::{Actor, Event, EventBuilder, EventData, EventType, Location};
 use chrono::{TimeDelta, Utc};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::clickhouse_answers::{between, hold_an_insert};
 use audit_tests::process::{Process, wait_until};
-use audit_tests::world::World;
+use audit_tests::world::{Key, World};
 
 /// What every personal value of the person to erase has in it. Of everything else nothing has.
 const ALICE: &str = "alice-7f";
@@ -182,11 +181,131 @@ async fn hash_of_others(world: &World, ids: &[String]) -> anyhow::Result<String>
         .await
 }
 
+/// What would be erased is said, and nothing changes.
+async fn is_planned(world: &Arc<World>, about: usize) -> anyhow::Result<()> {
+    let planned = erase(world, USER, &[]).await?;
+    ensure!(planned["events"] == about, "{planned}");
+    ensure!(planned["deadLetters"] == 3, "{planned}");
+    let identifiers =
+        json!([{"identifier": "alice-7f@example.com", "events": 5, "eventsOfOthers": 0}]);
+    ensure!(planned["identifiers"] == identifiers, "{planned}");
+    ensure!(planned["erasure"].is_null() && planned["resumed"] == false);
+    ensure!(world.sql("SELECT count() FROM audit_erasures").await? == "0");
+    Ok(())
+}
+
+/// An erasure is killed when it has registered; of what it would have done, that is done which takes
+/// the identifiers it had found out of all rows of hers.
+async fn is_cut_off(world: &World) -> anyhow::Result<()> {
+    let whose = ["erase", "--project", "acme", "--user", USER];
+    let how = ["--reason", "r; Ana", "--yes"];
+    let mut command = world.command("audit-consumer", &[&whose[..], &how].concat())?;
+    let mut cut_off = Process::start(&mut command, &world.logs().join("erase.log"))?;
+    registered(world, "2").await?;
+    cut_off.kill()?;
+    let by_half = "ALTER TABLE audit_events UPDATE user_id = '', identifier = '', event_key = '', \
+                   event_display_name = '', session_id = '', request_id = '', user_agent = '', \
+                   city = '', country = '', country_code = '', ip_address = toIPv6('::'), \
+                   actor_id = if(actor_id = 'boss', 'boss', ''), \
+                   event_data = '{\"erased\":true}' \
+                   WHERE user_id = 'alice-7f|1' AND event_key != 'org-1' \
+                   SETTINGS mutations_sync = 1";
+    world.sql(by_half).await.map(drop)
+}
+
+/// Nothing of hers is left, also not in what ClickHouse keeps of our mutations, nor in the event that
+/// says so.
+async fn is_gone(world: &World, about: usize, done: &Value) -> anyhow::Result<()> {
+    ensure!(left(world).await? == 0, "{}", world.sql(LETTERS).await?);
+    let texts = format!(
+        "SELECT count() FROM system.mutations WHERE database = currentDatabase() \
+         AND positionCaseInsensitive(command, '{ALICE}') > 0 AND NOT position(command, 'boss') > 0"
+    );
+    ensure!(world.sql(&texts).await? == "0");
+    let record = "SELECT event_id, user_id, JSONExtractUInt(event_data, 'events') \
+                  FROM audit_events WHERE event_type = 'user_data_erased'";
+    let expected = format!("{}\t\t{about}", done["erasure"].as_str().context("an id")?);
+    ensure!(world.sql(record).await? == expected);
+    Ok(())
+}
+
+async fn indexes_say_what_the_columns_say(world: &World) -> anyhow::Result<()> {
+    for (condition, rows) in [
+        ("user_id = 'alice-7f|1'", "0"),
+        ("session_id = 'alice-7f-session'", "0"),
+        ("toString(ip_address) = '::ffff:203.0.113.77'", "2"),
+        ("user_id = 'bob'", "2"),
+        ("actor_id = 'boss'", "1"),
+        ("event_key = 'org-1'", "2"),
+        ("hasAllTokens(words, ['alice'])", "0"),
+        ("hasAllTokens(words, ['erased', 'true'])", "6"),
+        ("hasAllTokens(words, ['carol', 'was', 'here'])", "1"),
+    ] {
+        let question = format!("SELECT count() FROM audit_events WHERE {condition}");
+        let found = world.sql(&question).await?;
+        ensure!(found == rows, "{condition}: {found}");
+    }
+    let kinds = "SELECT country, count() FROM audit_events GROUP BY country ORDER BY country";
+    let of_kinds = world.sql(kinds).await?;
+    let without = format!("{kinds} SETTINGS optimize_use_projections = 0");
+    ensure!(of_kinds == world.sql(&without).await?, "{of_kinds}");
+    Ok(())
+}
+
+/// A walk whose first page was read before goes on with the same events, and hers are read as
+/// erased ones.
+async fn walk_goes_on(
+    world: &World,
+    (api, key): (&str, &Key),
+    first_page: &Value,
+    events: usize,
+) -> anyhow::Result<()> {
+    let mut seen: Vec<Value> = Vec::new();
+    let mut page = first_page.clone();
+    loop {
+        ensure!(page["total"] == events, "{page}");
+        seen.extend(page["events"].as_array().context("events")?.iter().cloned());
+        let Some(cursor) = page["nextCursor"].as_str() else {
+            break;
+        };
+        let next = format!("{api}/v1/audit-logs?limit=4&cursor={cursor}");
+        page = world.get(&next, key).await?;
+    }
+    ensure!(seen.len() == events);
+    let hers = seen.iter().find(|e| e["eventType"] == "member_added");
+    let id = hers.context("her event")?["id"].as_str().context("an id")?;
+    let erased = world.get(&format!("{api}/v1/audit-logs/{id}"), key).await?;
+    ensure!(
+        erased["userId"].is_null() && erased["eventData"] == json!({"erased": true}),
+        "{erased}"
+    );
+    let url = format!("{api}/events/organization?organizationId=org-1");
+    let answer = world.get(&url, key).await?;
+    let events = answer["events"].as_array().map(Vec::len);
+    ensure!(events == Some(2), "{answer}");
+    Ok(())
+}
+
+/// Read again by a consumer that begins anew, all becomes what it is: emptied at insert is emptied
+/// by a mutation.
+async fn is_read_again(world: &World, mut consumer: Process) -> anyhow::Result<Process> {
+    let before = (world.sql(EVENTS).await?, world.sql(LETTERS).await?);
+    ensure!(consumer.stop(Signal::TERM).await?);
+    for table in ["audit_events", "audit_dead_letters", "audit_watermarks"] {
+        world.sql(&format!("TRUNCATE TABLE {table}")).await?;
+    }
+    let consumer = world.consumer().await?;
+    world.settled().await?;
+    let after = (world.sql(EVENTS).await?, world.sql(LETTERS).await?);
+    ensure!(before == after, "{before:#?} {after:#?}");
+    Ok(consumer)
+}
+
 pub(crate) async fn an_erased_person_is_gone_for_good_and_nothing_else_changes(
     world: Arc<World>,
 ) -> anyhow::Result<()> {
     world.migrate()?;
-    let mut consumer = world.consumer().await?;
+    let consumer = world.consumer().await?;
     let (hers, others) = (of_alice()?, of_others()?);
     let about = hers.len();
     let ids: Vec<String> = others.iter().map(|event| event.id.to_string()).collect();
@@ -201,146 +320,34 @@ pub(crate) async fn an_erased_person_is_gone_for_good_and_nothing_else_changes(
     ensure!(left(&world).await? > 8);
     let key = world.key("acme", &["read"])?;
     let api = world.query_api().await?;
-    let walk = format!("{}/v1/audit-logs?limit=4", api.url);
-    let first_page = world.get(&walk, &key).await?;
-    let (places, of_others) = (
-        world.sql(PLACES).await?,
-        hash_of_others(&world, &ids).await?,
-    );
+    let first_page = world
+        .get(&format!("{}/v1/audit-logs?limit=4", api.url), &key)
+        .await?;
+    let places = world.sql(PLACES).await?;
+    let of_others = hash_of_others(&world, &ids).await?;
 
-    // What would be erased, which changes nothing.
-    let planned = erase(&world, USER, &[]).await?;
-    ensure!(planned["events"] == about, "{planned}");
-    ensure!(planned["deadLetters"] == 3, "{planned}");
-    let identifiers =
-        json!([{"identifier": "alice-7f@example.com", "events": 5, "eventsOfOthers": 0}]);
-    ensure!(planned["identifiers"] == identifiers, "{planned}");
-    ensure!(planned["erasure"].is_null() && planned["resumed"] == false);
-    ensure!(world.sql("SELECT count() FROM audit_erasures").await? == "0");
-
-    // Killed when it has registered, and then again when the identifiers it had found are in no row
-    // of hers any more, it goes on with all it had found.
-    let mut command = world.command(
-        "audit-consumer",
-        &[
-            "erase",
-            "--project",
-            "acme",
-            "--user",
-            USER,
-            "--reason",
-            "r; Ana",
-            "--yes",
-        ],
-    )?;
-    let mut cut_off = Process::start(&mut command, &world.logs().join("erase.log"))?;
-    registered(&world, "2").await?;
-    cut_off.kill()?;
-    let by_half = "ALTER TABLE audit_events UPDATE user_id = '', identifier = '', event_key = '', \
-                   event_display_name = '', session_id = '', request_id = '', user_agent = '', \
-                   city = '', country = '', country_code = '', ip_address = toIPv6('::'), \
-                   actor_id = if(actor_id = 'boss', 'boss', ''), \
-                   event_data = '{\"erased\":true}' \
-                   WHERE user_id = 'alice-7f|1' AND event_key != 'org-1' \
-                   SETTINGS mutations_sync = 1";
-    world.sql(by_half).await?;
+    is_planned(&world, about).await?;
+    is_cut_off(&world).await?;
     let done = erase(&world, USER, &["--yes"]).await?;
     ensure!(done["resumed"] == true, "{done}");
-    ensure!(
-        done["events"] == about && done["deadLetters"] == 3,
-        "{done}"
-    );
-
-    // Nothing of hers is left, also not in what ClickHouse keeps of the mutations.
-    ensure!(left(&world).await? == 0, "{}", world.sql(LETTERS).await?);
-    let texts = format!(
-        "SELECT count() FROM system.mutations WHERE database = currentDatabase() \
-         AND positionCaseInsensitive(command, '{ALICE}') > 0 AND NOT position(command, 'boss') > 0"
-    );
-    ensure!(world.sql(&texts).await? == "0");
-    world.stored(about + ids.len() + 1).await?;
+    let found = [&done["events"], &done["deadLetters"]];
+    ensure!(found == [&json!(about), &json!(3)], "{done}");
     world.settled().await?;
-    let record = "SELECT event_id, user_id, JSONExtractUInt(event_data, 'events') \
-                  FROM audit_events WHERE event_type = 'user_data_erased'";
-    let expected = format!("{}\t\t{about}", done["erasure"].as_str().context("an id")?);
-    ensure!(world.sql(record).await? == expected);
+    is_gone(&world, about, &done).await?;
 
-    // Others, and the places of all, are what they were; the indexes say what the columns say.
     ensure!(hash_of_others(&world, &ids).await? == of_others);
     let without_record = format!("{PLACES} WHERE event_type != 'user_data_erased'");
     ensure!(world.sql(&without_record).await? == places);
     world.audit()?;
-    for (condition, rows) in [
-        ("user_id = 'alice-7f|1'", "0"),
-        ("session_id = 'alice-7f-session'", "0"),
-        ("toString(ip_address) = '::ffff:203.0.113.77'", "2"),
-        ("user_id = 'bob'", "2"),
-        ("actor_id = 'boss'", "1"),
-        ("event_key = 'org-1'", "2"),
-        ("hasAllTokens(words, ['alice'])", "0"),
-        ("hasAllTokens(words, ['erased', 'true'])", "6"),
-        ("hasAllTokens(words, ['carol', 'was', 'here'])", "1"),
-    ] {
-        let found = world
-            .sql(&format!(
-                "SELECT count() FROM audit_events WHERE {condition}"
-            ))
-            .await?;
-        ensure!(found == rows, "{condition}: {found}");
-    }
-    let kinds = "SELECT country, count() FROM audit_events GROUP BY country ORDER BY country";
-    let of_kinds = world.sql(kinds).await?;
-    let without = format!("{kinds} SETTINGS optimize_use_projections = 0");
-    ensure!(of_kinds == world.sql(&without).await?, "{of_kinds}");
-
-    // A walk that was begun before goes on with the same events.
-    let mut seen: Vec<Value> = Vec::new();
-    let mut page = first_page.clone();
-    loop {
-        ensure!(page["total"] == first_page["total"], "{page}");
-        seen.extend(page["events"].as_array().context("events")?.iter().cloned());
-        let Some(cursor) = page["nextCursor"].as_str() else {
-            break;
-        };
-        page = world.get(&format!("{walk}&cursor={cursor}"), &key).await?;
-    }
+    indexes_say_what_the_columns_say(&world).await?;
     let in_acme = about + ids.len() - 1;
-    ensure!(seen.len() == in_acme && first_page["total"] == in_acme);
-    let id = &seen.iter().find(|e| e["eventType"] == "member_added");
-    let id = id.context("her event")?["id"].as_str().context("an id")?;
-    let url = format!("{}/v1/audit-logs/{id}", api.url);
-    let erased = world.get(&url, &key).await?;
-    ensure!(
-        erased["userId"].is_null() && erased["eventData"] == json!({"erased": true}),
-        "{erased}"
-    );
-    let url = format!("{}/events/organization?organizationId=org-1", api.url);
-    let (status, answer) = world.ask(Method::GET, &url, &key.secret, None).await?;
-    ensure!(
-        status.is_success() && answer["events"].as_array().is_some_and(|e| e.len() == 2),
-        "{answer}"
-    );
+    walk_goes_on(&world, (&api.url, &key), &first_page, in_acme).await?;
+    let _consumer = is_read_again(&world, consumer).await?;
 
-    // Read again by a consumer that begins anew, all becomes what it is: emptied at insert.
-    let before = (world.sql(EVENTS).await?, world.sql(LETTERS).await?);
-    ensure!(consumer.stop(Signal::TERM).await?);
-    for table in ["audit_events", "audit_dead_letters", "audit_watermarks"] {
-        world.sql(&format!("TRUNCATE TABLE {table}")).await?;
-    }
-    let _consumer = world.consumer().await?;
-    world.settled().await?;
-    let after = (world.sql(EVENTS).await?, world.sql(LETTERS).await?);
-    ensure!(before == after, "{before:#?} {after:#?}");
-
-    // What a spool brings late is stored without her, what she does now is not.
-    let late = of_alice()?;
-    let count = late.len();
-    world.publish_all(late.into_iter()).await?;
-    send(
-        &world,
-        "acme/x",
-        r#"{"createdAt":1700000000000,"userId":"alice-7f|1"}"#,
-    )?;
+    // What a spool brings late is stored without her; what she does now is not.
+    world.publish_all(of_alice()?.into_iter()).await?;
+    let late = r#"{"createdAt":1700000000000,"userId":"alice-7f|1"}"#;
+    send(&world, "acme/x", late)?;
     world.settled().await?;
     ensure!(left(&world).await? == 0);
     let back = sign_in(USER, EMAIL).created_at(Utc::now()).build()?;
@@ -351,7 +358,7 @@ pub(crate) async fn an_erased_person_is_gone_for_good_and_nothing_else_changes(
     ensure!(again["events"] == 1 && again["resumed"] == false, "{again}");
     world.settled().await?;
     ensure!(left(&world).await? == 0);
-    let rows = (about + count + ids.len() + 3).to_string();
+    let rows = (2 * about + ids.len() + 3).to_string();
     ensure!(world.sql("SELECT count() FROM audit_events").await? == rows);
     Ok(())
 }
