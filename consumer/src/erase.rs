@@ -126,7 +126,7 @@ pub struct Erased {
     pub identifiers: Vec<Identifier>,
     /// The most frequent types of the events.
     pub types: Vec<OfType>,
-    /// How many events of others have the user's id or an identifier somewhere in their data. They
+    /// How many events of others have the user's id or an identifier as a text in their data. They
     /// are not touched.
     pub events_that_mention: u64,
     /// Kafka keeps the records until then, if it keeps them as configured.
@@ -165,7 +165,7 @@ impl fmt::Display for Erased {
         if self.events_that_mention > 0 {
             writeln!(
                 f,
-                "  {} events of others may name the person in their data, which stays",
+                "  {} events of others name the person in their data, which stays",
                 self.events_that_mention
             )?;
         }

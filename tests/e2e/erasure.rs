@@ -370,6 +370,12 @@ pub(crate) async fn an_insert_under_way_when_its_person_is_erased_brings_nothing
     let proxy = between(&world)?;
     let _consumer = world.consumer().await?;
     let mut ids = world.publish(20).await?;
+    let mention = begun(EventType::USER_SIGNED_OUT)
+        .user_id(BOB)
+        .event_data(EventData::of(&json!({"with": "somebody"}))?)
+        .build()?;
+    ids.push(mention.id);
+    world.publish_all(std::iter::once(mention)).await?;
     world.holds_exactly(&ids).await?;
     let somebodys = "SELECT countIf(user_id = 'somebody'), countIf(user_id = '') FROM audit_events \
                      WHERE event_type = 'user_signed_in'";
@@ -377,6 +383,7 @@ pub(crate) async fn an_insert_under_way_when_its_person_is_erased_brings_nothing
     // It was made before the erasure was registered, and arrives when that is done.
     ids.extend(hold_an_insert(&world, &proxy).await?);
     let done = erase(&world, "somebody", &["--yes"]).await?;
+    ensure!(done["eventsThatMention"] == 1, "{done}");
     ids.push(done["erasure"].as_str().context("an id")?.parse()?);
     proxy.release();
     world.holds_exactly(&ids).await?;

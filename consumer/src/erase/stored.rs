@@ -171,7 +171,7 @@ impl<'a> Stored<'a> {
         Ok(types.collect())
     }
 
-    /// How many events of others have a value of the person somewhere in their texts.
+    /// How many events of others have the person's id or an identifier as a text in their data.
     pub(super) async fn mentions(
         &self,
         identifiers: &[String],
@@ -180,8 +180,8 @@ impl<'a> Stored<'a> {
         let sql = format!(
             "SELECT count() AS number FROM {EVENTS} \
              WHERE project_id = {{project:String}} AND {EARLIER} AND NOT {} \
-             AND multiSearchAnyCaseInsensitive(concat(event_display_name, '\\n', event_data), \
-             arrayPushBack({{identifiers:Array(String)}}, {{user:String}}))",
+             AND multiSearchAnyCaseInsensitive(event_data, arrayMap(value -> concat('\"', value, '\"'), \
+             arrayPushBack({{identifiers:Array(String)}}, {{user:String}})))",
             GIVEN.events()
         );
         let asked = self.ask(&sql).param("identifiers", identifiers);
