@@ -6,6 +6,8 @@ pub mod audit;
 pub mod batch;
 pub mod config;
 pub mod dead_letters;
+pub mod erase;
+pub mod erasures;
 pub mod error;
 pub mod freshness;
 pub mod group;

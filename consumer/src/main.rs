@@ -10,6 +10,7 @@ use anyhow::Context;
 use audit_consumer::audit::Auditor;
 use audit_consumer::config::{Config, DEFAULTS};
 use audit_consumer::dead_letters::{self, List};
+use audit_consumer::erase::{Erase, erase};
 use audit_consumer::import::{self, Import, ImportError, import};
 use audit_consumer::migrate::{Migrate, migrate};
 use audit_consumer::refill::{Refill, refill};
@@ -77,6 +78,13 @@ enum Command {
     /// on, and without that it finds out itself what is left to do. Exit code 1 if something was
     /// refused, if it was stopped, or if the file is not whole.
     Import(Import),
+    /// Erase the personal data of a user, and keep it out.
+    ///
+    /// What events and dead letters say of the user is emptied; rows, positions and totals stay.
+    /// What arrives later of what happened before is stored without it: consumers go on running.
+    /// The erasure is an event of the log, `user_data_erased`. Can be repeated, and goes on where it
+    /// was cut off. Kafka's log, exports and backups are not changed.
+    Erase(Erase),
     /// Check that every offset is stored exactly once; exit code 1 if not, 2 if that cannot be
     /// said.
     ///
@@ -239,6 +247,11 @@ async fn main() -> anyhow::Result<ExitCode> {
             audit_service::telemetry::init(&config.telemetry)?;
             print(&retention(&config, &wanted).await?, wanted.json)?;
         }
+        Command::Erase(wanted) => {
+            let config = load()?;
+            audit_service::telemetry::init(&config.telemetry)?;
+            print(&erase(&config, &wanted).await?, wanted.json)?;
+        }
         Command::DeadLetters(DeadLetters::List(list)) => {
             let client = audit_schema::clickhouse::connect(load()?.clickhouse.address());
             let mut printed = Ok(());
@@ -315,6 +328,26 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn nobody_in_particular_is_not_erased() {
+        let erase = |user| {
+            [
+                "audit-consumer",
+                "erase",
+                "--project",
+                "acme",
+                "--reason",
+                "r; Ana",
+                "--user",
+                user,
+            ]
+        };
+        assert!(Arguments::try_parse_from(erase("user-1")).is_ok());
+        for nobody in ["", "unknown"] {
+            assert!(Arguments::try_parse_from(erase(nobody)).is_err());
+        }
     }
 
     #[test]

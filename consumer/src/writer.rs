@@ -5,12 +5,14 @@
 //! `min_insert_block_size` above the size of any batch. Measured on ClickHouse 26.7: with smaller
 //! ones a block is checked when it arrives and stored when the body ends, however late.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use audit_schema::clickhouse::{Engine, WATERMARKS, local_table};
 use audit_schema::dead_letter::{self, DEAD_LETTERS, DeadLetter};
+use audit_schema::erasure::ERASURES;
 use audit_schema::row::{EVENTS, Millis};
 use audit_schema::{OffsetRange, native};
 use clickhouse::error::Error;
@@ -23,6 +25,7 @@ use uuid::Uuid;
 use crate::audit::{self, End};
 use crate::batch::{EventKey, PartitionId, Table};
 use crate::config::ClickHouse;
+use crate::erasures::{Erasures, Registered};
 use crate::error::{InsertError, ReadError};
 use crate::metrics;
 use crate::recovery::LATE_LIMIT;
@@ -44,6 +47,8 @@ pub struct Writer {
     events: String,
     dead_letters: String,
     watermarks: String,
+    /// The erasures that were found last.
+    erasures: Arc<Mutex<Arc<Erasures>>>,
     places: Arc<Semaphore>,
     insert_timeout: Duration,
     read_timeout: Duration,
@@ -105,6 +110,7 @@ impl Writer {
             events: local_table(EVENTS, &engine),
             dead_letters: local_table(DEAD_LETTERS, &engine),
             watermarks: local_table(WATERMARKS, &engine),
+            erasures: Arc::default(),
             places: Arc::new(Semaphore::new(in_flight)),
             insert_timeout: config.insert_timeout,
             read_timeout: config.read_timeout,
@@ -114,6 +120,27 @@ impl Writer {
     /// The client, for the questions of `verify` and `topic`.
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// Every erasure that was registered before this was asked.
+    pub(crate) async fn erasures(&self) -> Result<Arc<Erasures>, ReadError> {
+        let number = self
+            .client
+            .query_raw(&format!("SELECT count() AS number FROM {ERASURES}"))
+            .fetch_one::<Number<u64>>();
+        let number = self.ask(number).await?.number;
+        let known = || self.erasures.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = Arc::clone(&known());
+        if found.rows() == number {
+            return Ok(found);
+        }
+        let rows = self
+            .client
+            .query(&format!("SELECT ?fields FROM {ERASURES}"))
+            .fetch_all::<Registered>();
+        let found = Arc::new(Erasures::of(&self.ask(rows).await?));
+        *known() = Arc::clone(&found);
+        Ok(found)
     }
 
     async fn ask<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Result<T, ReadError> {
@@ -208,17 +235,26 @@ impl Store for Writer {
     }
 
     async fn insert(&self, turn: Turn, insert: Insert<'_>) -> Result<(), InsertError> {
+        // Asked after the clock that this insert carries: an insert that carries a later time than an
+        // erasure's registration has seen it, and an erasure outwaits all others.
+        let erasures = self.erasures().await.map_err(|error| match error {
+            ReadError::Unavailable(error) => InsertError::InDoubt(error),
+            ReadError::Refused(error) => InsertError::Refused(error),
+        })?;
+        let erased;
         let (table, block) = match insert.table {
-            Table::Events => (
-                &self.events,
-                insert.batch.events().block(insert.rows, turn.ingested_at),
-            ),
+            Table::Events => {
+                erased = erasures.erased(insert.batch.events());
+                let events = erased.as_ref().unwrap_or(insert.batch.events());
+                (&self.events, events.block(insert.rows, turn.ingested_at))
+            }
             Table::DeadLetters => {
-                let letters: Vec<&DeadLetter> = insert
-                    .rows
-                    .iter()
-                    .filter_map(|row| insert.batch.letters().get(*row))
-                    .collect();
+                let letters = insert.rows.iter().filter_map(|row| {
+                    let letter = insert.batch.letters().get(*row)?;
+                    Some(erasures.letter(letter))
+                });
+                let letters: Vec<Cow<'_, DeadLetter>> = letters.collect();
+                let letters: Vec<&DeadLetter> = letters.iter().map(Cow::as_ref).collect();
                 (
                     &self.dead_letters,
                     dead_letter::block(&letters, turn.ingested_at),

@@ -15,8 +15,11 @@
 //! In a cluster there are the roles of services only. A shard does not see as whom a view reads, so
 //! it would apply no policy.
 
-use crate::clickhouse::{Address, Engine, SOURCES, WATERMARKS, connect, local_table};
+use crate::clickhouse::{
+    Address, Engine, REMOVED, RETENTION_RUNS, SOURCES, WATERMARKS, connect, local_table,
+};
 use crate::dead_letter::DEAD_LETTERS;
+use crate::erasure::ERASURES;
 use crate::migrate::{MigrateError, plain, views};
 use crate::row::EVENTS;
 
@@ -168,11 +171,11 @@ fn select(database: &str, tables: &[&str], engine: &Engine) -> Vec<String> {
     grants
 }
 
-/// What `run`, `verify`, `skip`, `refill` and `dead-letters` do.
+/// What `run` without `retention.run_every`, `verify`, `skip`, `refill` and `dead-letters` do.
 fn writer_grants(database: &str, engine: &Engine) -> Vec<String> {
     let mut grants = select(
         database,
-        &[EVENTS, DEAD_LETTERS, WATERMARKS, SOURCES],
+        &[EVENTS, DEAD_LETTERS, WATERMARKS, SOURCES, REMOVED, ERASURES],
         engine,
     );
     // Whether an insert may still land.
@@ -186,7 +189,11 @@ fn writer_grants(database: &str, engine: &Engine) -> Vec<String> {
 
 /// What the query API asks.
 fn reader_grants(database: &str, engine: &Engine) -> Vec<String> {
-    select(database, &[EVENTS, WATERMARKS, SOURCES], engine)
+    select(
+        database,
+        &[EVENTS, WATERMARKS, SOURCES, RETENTION_RUNS],
+        engine,
+    )
 }
 
 /// Makes the roles and what belongs to them, on tables that [`crate::migrate::migrate`] made.

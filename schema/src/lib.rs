@@ -18,6 +18,8 @@ pub mod clickhouse;
 #[cfg(feature = "clickhouse")]
 pub mod dead_letter;
 #[cfg(feature = "clickhouse")]
+pub mod erasure;
+#[cfg(feature = "clickhouse")]
 mod facts;
 #[cfg(feature = "clickhouse")]
 mod members;

@@ -17,6 +17,7 @@ mod clickhouse_answers;
 mod clocks;
 mod deaths;
 mod engine_faults;
+mod erasure;
 mod exactly_once;
 mod freshness;
 mod imports;
@@ -142,6 +143,8 @@ fn trials(stack: &Arc<Option<Stack>>) -> Vec<Trial> {
         spool::ingest_takes_events_without_kafka_and_delivers_them_when_it_is_there,
         spool::what_a_full_spool_refuses_is_counted_and_reported_as_an_event,
         spool::an_event_repeated_through_another_instance_is_stored_once,
+        erasure::an_erased_person_is_gone_for_good_and_nothing_else_changes,
+        erasure::an_insert_under_way_when_its_person_is_erased_brings_nothing_back,
         topics::a_topic_without_the_brokers_clock_is_refused_with_the_command_that_mends_it,
         topics::records_that_expired_unread_stop_their_partition_alone,
         topics::a_topic_created_anew_while_it_is_consumed_is_not_taken_for_the_old_one,

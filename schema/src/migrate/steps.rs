@@ -3,6 +3,7 @@
 use crate::access::GRANTS;
 use crate::clickhouse::{Engine, REMOVED, RETENTION_RUNS, SOURCES, WATERMARKS, local_table};
 use crate::dead_letter::DEAD_LETTERS;
+use crate::erasure::ERASURES;
 use crate::event_type::{CATALOGUE, CatalogueEntry};
 use crate::ocsf;
 use crate::row::{EVENTS, LATE_LIMIT_SECONDS};
@@ -77,6 +78,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     table(30, GRANTS, sql!("0030_audit_grants")),
     table(40, REMOVED, sql!("0040_audit_removed")),
     table(41, RETENTION_RUNS, sql!("0041_audit_retention_runs")),
+    table(50, ERASURES, sql!("0050_audit_erasures")),
 ];
 
 /// The names of all views.
