@@ -1,7 +1,8 @@
-# The commands: `make run`, `make test`, `make test-long`, `make chaos`, `make bench` and `make fuzz`.
+# The commands: `make run`, `make test`, `make test-long`, `make chaos`, `make bench`, `make fuzz`,
+# `make lint`, `make audit` and `make sbom`.
 # They fetch what they need on first use.
 
-.PHONY: run test test-long chaos bench fuzz lint better-auth openapi-tools tools test-tools
+.PHONY: run test test-long chaos bench fuzz lint audit sbom better-auth openapi-tools tools test-tools
 
 # The stack on this machine: Kafka, ClickHouse and the audit log, behind one address.
 run: tools
@@ -47,6 +48,21 @@ lint:
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 	cargo deny check bans licenses sources
+
+# Known vulnerabilities of what is used. Asks the RustSec database on GitHub, and fails without a way there.
+audit:
+	cargo deny check advisories
+
+# What is in each program: CycloneDX documents in target/sbom.
+CYCLONEDX := target/tools/bin/cargo-cyclonedx
+
+sbom: $(CYCLONEDX)
+	$(CYCLONEDX) cyclonedx --quiet --format json --describe binaries --target x86_64-unknown-linux-gnu
+	mkdir -p target/sbom
+	find . -name '*_bin.cdx.json' -not -path './target/*' -exec mv -t target/sbom {} +
+
+$(CYCLONEDX):
+	cargo install cargo-cyclonedx --version 0.5.9 --locked --root target/tools
 
 # The Better Auth server that the tests use as a client.
 better-auth: tests/better-auth/node_modules/.package-lock.json

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use audit_producer::RedactionConfig;
 use audit_schema::ProjectId;
+use audit_schema::authorities::{Authorities, is_https};
 use audit_schema::clickhouse::{Address, Engine};
 use audit_schema::migrate::Options;
 use audit_service::admin::Admin;
@@ -97,6 +98,9 @@ pub struct ClickHouse {
     pub user: String,
     /// The password; empty for none.
     pub password: Secret,
+    /// The authorities of an `https` URL; empty for those of the system.
+    #[serde(deserialize_with = "Authorities::named")]
+    pub ca: Option<Authorities>,
     /// The cluster; empty for a single server.
     pub cluster: String,
     /// Whether an insert is on disk when it is answered.
@@ -119,6 +123,7 @@ impl ClickHouse {
             database: &self.database,
             user: &self.user,
             password: self.password.expose(),
+            authorities: self.ca.as_ref(),
         }
     }
 
@@ -276,7 +281,7 @@ pub struct Shutdown {
 
 impl Validate for Config {
     fn complaints(&self) -> Vec<String> {
-        let mut complaints = Vec::new();
+        let mut complaints = self.admin.complaints();
         let mut refuse = |refused: bool, complaint: &str| {
             if refused {
                 complaints.push(complaint.to_owned());
@@ -287,6 +292,10 @@ impl Validate for Config {
             "kafka.brokers must name a broker",
         );
         refuse(self.kafka.group.is_empty(), "kafka.group must not be empty");
+        refuse(
+            self.clickhouse.ca.is_some() && !is_https(&self.clickhouse.url),
+            "clickhouse.ca needs an https address in clickhouse.url: without TLS nothing is checked",
+        );
         refuse(
             self.topic.partitions == 0,
             "topic.partitions must be at least 1",

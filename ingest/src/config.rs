@@ -70,6 +70,7 @@ impl Config {
 impl Validate for Config {
     fn complaints(&self) -> Vec<String> {
         let mut complaints = self.http.complaints();
+        complaints.extend(self.admin.complaints());
         complaints.extend(self.telemetry.complaints());
         if self.http.max_body_bytes < MAX_EVENT_BYTES {
             complaints.push(format!(

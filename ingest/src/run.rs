@@ -8,6 +8,7 @@ use audit_service::admin::{self, Readiness};
 use audit_service::keys::{ApiKeys, KeysError};
 use audit_service::tasks::TasksError;
 use audit_service::telemetry::PrometheusHandle;
+use audit_service::tls::TlsError;
 use audit_service::{Tasks, http};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,9 @@ pub enum RunError {
     /// There are no API keys: make one.
     #[error("no API keys; `audit-ingest keys create` makes one")]
     Keys(#[from] KeysError),
+    /// The API cannot speak TLS: mend the section `http.tls`.
+    #[error("the API cannot speak TLS")]
+    Tls(#[from] TlsError),
     /// There is no producer: mend the section `kafka`.
     #[error("the producer cannot be made")]
     Producer(#[from] CreateError),
@@ -48,6 +52,7 @@ pub async fn run(
     crate::metrics::describe();
     audit_producer::describe();
     let keys = ApiKeys::open(&config.keys.file)?;
+    let connections = config.http.connections()?;
     let producer = Producer::new(&config.kafka)?;
     let readiness = Readiness::new(shutdown.clone());
 
@@ -66,9 +71,10 @@ pub async fn run(
     });
     tasks.spawn("http", async move {
         let listener = TcpListener::bind(config.http.listen).await?;
-        tracing::info!(address = %listener.local_addr()?, "api is open");
+        let scheme = connections.scheme();
+        tracing::info!(address = %listener.local_addr()?, scheme, "api is open");
         let app = http::finish(routes, &config.http);
-        http::serve(listener, app, config.http.connections(), shutdown).await
+        http::serve(listener, app, connections, shutdown).await
     });
 
     let ended = tasks.join(config.shutdown.requests).await;

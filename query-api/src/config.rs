@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use audit_producer::ProducerConfig;
+use audit_schema::authorities::{Authorities, is_https};
 use audit_schema::clickhouse::{Address, connect};
 use audit_service::admin::Admin;
 use audit_service::config::{ConfigError, Secret, Validate, load};
@@ -70,6 +71,9 @@ pub struct ClickHouse {
     pub user: String,
     /// The password; empty for none.
     pub password: Secret,
+    /// The authorities of an `https` URL; empty for those of the system.
+    #[serde(deserialize_with = "Authorities::named")]
+    pub ca: Option<Authorities>,
 }
 
 impl ClickHouse {
@@ -80,6 +84,7 @@ impl ClickHouse {
             database: &self.database,
             user: &self.user,
             password: self.password.expose(),
+            authorities: self.ca.as_ref(),
         })
     }
 }
@@ -143,6 +148,8 @@ pub struct Audit {
 pub struct Cursors {
     /// What signs them; empty for one per process.
     pub secret: Secret,
+    /// What may have signed them as well; empty for nothing.
+    pub also_accepted: Secret,
     /// How long a walk may take.
     #[serde(with = "humantime_serde")]
     pub max_age: Duration,
@@ -158,6 +165,7 @@ impl Config {
 impl Validate for Config {
     fn complaints(&self) -> Vec<String> {
         let mut complaints = self.http.complaints();
+        complaints.extend(self.admin.complaints());
         complaints.extend(self.telemetry.complaints());
         complaints.extend(self.rate_limit.complaints());
         let mut complain = |wrong: bool, complaint: &str| {
@@ -169,6 +177,10 @@ impl Validate for Config {
         complain(
             self.clickhouse.url.is_empty() || self.clickhouse.database.is_empty(),
             "clickhouse.url and clickhouse.database must be set",
+        );
+        complain(
+            self.clickhouse.ca.is_some() && !is_https(&self.clickhouse.url),
+            "clickhouse.ca needs an https address in clickhouse.url: without TLS nothing is checked",
         );
         complain(
             queries.at_once == 0 || queries.bulk_at_once == 0,
@@ -210,6 +222,11 @@ impl Validate for Config {
             !secret.is_empty() && secret.len() < MIN_SECRET_LEN,
             "cursors.secret must have 32 or more characters; leave it empty for one per process",
         );
+        let also_accepted = self.cursors.also_accepted.expose();
+        complain(
+            !also_accepted.is_empty() && also_accepted.len() < MIN_SECRET_LEN,
+            "cursors.also_accepted must have 32 or more characters; leave it empty for none",
+        );
         complain(
             self.cursors.max_age.is_zero(),
             "cursors.max_age must not be 0",
@@ -236,6 +253,9 @@ mod tests {
         config.queries.result_rows = 100;
         config.queries.memory_bytes = 0;
         config.cursors.secret = "short".to_owned().into();
+        config.cursors.also_accepted = "short".to_owned().into();
+        config.http.tls.key = "key.pem".into();
+        config.admin.tls.client_ca = "ca.pem".into();
         config.cursors.max_age = Duration::ZERO;
         config.clickhouse.database = String::new();
         insta::assert_snapshot!(config.complaints().join("\n"));

@@ -123,22 +123,28 @@ pub(crate) struct Cursor {
 /// Seals and opens the cursors of this service.
 #[derive(Clone)]
 pub(crate) struct Cursors {
+    /// What they are signed with.
     key: Hmac<Sha256>,
+    /// What they may be signed with as well.
+    also_accepted: Option<Hmac<Sha256>>,
     max_age: Duration,
 }
 
 impl Cursors {
     /// Cursors signed with `secret`, good for `max_age` from the time their walk began.
     pub(crate) fn new(secret: &[u8], max_age: Duration) -> Self {
-        // Hashed, a secret of any length fits into one block, as HMAC wants it.
-        let mut block = [0; 64];
-        for (place, byte) in block.iter_mut().zip(Sha256::digest(secret)) {
-            *place = byte;
-        }
         Self {
-            key: Hmac::new(&block.into()),
+            key: key_of(secret),
+            also_accepted: None,
             max_age,
         }
+    }
+
+    /// The same, which also open what `secret` has signed: one secret follows another without a
+    /// walk that ends early.
+    pub(crate) fn also_accepting(mut self, secret: &[u8]) -> Self {
+        self.also_accepted = Some(key_of(secret));
+        self
     }
 
     /// The text of a cursor in a walk through `filter`.
@@ -243,7 +249,8 @@ impl Cursors {
     }
 
     fn signed(&self, mut bytes: Vec<u8>) -> String {
-        let signature: [u8; SIGNATURE] = self.signature(&bytes).finalize().into_bytes().into();
+        let signature = self.key.clone().chain_update(&bytes);
+        let signature: [u8; SIGNATURE] = signature.finalize().into_bytes().into();
         bytes.extend(signature);
         URL_SAFE_NO_PAD.encode(bytes)
     }
@@ -251,13 +258,24 @@ impl Cursors {
     fn verified(&self, text: &str) -> Option<Vec<u8>> {
         let mut bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         let signature = bytes.split_off(bytes.len().checked_sub(SIGNATURE)?);
-        self.signature(&bytes).verify_slice(&signature).ok()?;
-        Some(bytes)
+        let mut keys = [Some(&self.key), self.also_accepted.as_ref()]
+            .into_iter()
+            .flatten();
+        let signed_with = |key: &Hmac<Sha256>| {
+            let expected = key.clone().chain_update(&bytes);
+            expected.verify_slice(&signature).is_ok()
+        };
+        keys.any(signed_with).then_some(bytes)
     }
+}
 
-    fn signature(&self, bytes: &[u8]) -> Hmac<Sha256> {
-        self.key.clone().chain_update(bytes)
+fn key_of(secret: &[u8]) -> Hmac<Sha256> {
+    // Hashed, a secret of any length fits into one block, as HMAC wants it.
+    let mut block = [0; 64];
+    for (place, byte) in block.iter_mut().zip(Sha256::digest(secret)) {
+        *place = byte;
     }
+    Hmac::new(&block.into())
 }
 
 /// What a frozen set is bound to: the filter that asks for all that a key reaches.

@@ -30,6 +30,7 @@ use audit_service::keys::{ApiKeys, KeysError, Scope};
 use audit_service::rate_limit::RateLimiter;
 use audit_service::tasks::TasksError;
 use audit_service::telemetry::{self, TelemetryError};
+use audit_service::tls::TlsError;
 use audit_service::{ApiError, Tasks, auth, http};
 use axum::Router;
 use axum::routing::{get, post};
@@ -84,6 +85,10 @@ impl QueryApi {
             }
             secret => Cursors::new(secret.as_bytes(), max_age),
         };
+        let cursors = match config.cursors.also_accepted.expose() {
+            "" => cursors,
+            secret => cursors.also_accepting(secret.as_bytes()),
+        };
         let client = config.clickhouse.connect();
         Self(Arc::new(Shared {
             keys,
@@ -103,7 +108,7 @@ impl QueryApi {
         let checked = tokio::time::timeout(LOOK, self.reader().check()).await;
         match checked {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(format!("clickhouse: {error}")),
+            Ok(Err(error)) => Err(format!("clickhouse: {}", telemetry::with_causes(&error))),
             Err(_) => Err(format!("clickhouse did not answer within {LOOK:?}")),
         }
     }
@@ -185,6 +190,9 @@ pub enum RunError {
     /// There are no keys to check callers by.
     #[error(transparent)]
     Keys(#[from] KeysError),
+    /// The API cannot speak TLS.
+    #[error("the API cannot speak TLS; see [http.tls] of the configuration")]
+    Tls(#[from] TlsError),
     /// Reads could not be recorded.
     #[error("reads cannot be recorded; see [kafka] and [audit] of the configuration")]
     Producer(#[from] CreateError),
@@ -208,6 +216,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     audit_producer::describe();
     tracing::info!(?config, "starting");
     let keys = ApiKeys::open(&config.keys.file)?;
+    let connections = config.http.connections()?;
     let recording = config.audit.exports || config.audit.reads;
     let producer = if recording {
         Some(Producer::new(&config.kafka)?)
@@ -222,7 +231,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         .map_err(|source| RunError::Listen { address, source })?;
 
     if let Ok(address) = listener.local_addr() {
-        tracing::info!(%address, "api is open");
+        tracing::info!(%address, scheme = connections.scheme(), "api is open");
     }
     let readiness = Readiness::new(shutdown.clone());
     let mut tasks = Tasks::new(shutdown.clone());
@@ -232,7 +241,6 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     );
     tasks.attend("key file", keys.watch());
     tasks.attend("readiness", watch(api, readiness));
-    let connections = config.http.connections();
     tasks.spawn("api", http::serve(listener, app, connections, shutdown));
     let ended = tasks.join(config.http.request_timeout + STOP_MARGIN).await;
     if let Some(producer) = producer {

@@ -2,6 +2,8 @@
 
 use clickhouse::Client;
 
+use crate::authorities::{self, Authorities};
+
 /// The table of watermarks: how far each partition is readable.
 pub const WATERMARKS: &str = "audit_watermarks";
 
@@ -25,6 +27,9 @@ pub struct Address<'a> {
     pub user: &'a str,
     /// The password; empty for none.
     pub password: &'a str,
+    /// Whose certificates are taken if the address is `https`; without them, those of whom the
+    /// system trusts.
+    pub authorities: Option<&'a Authorities>,
 }
 
 /// A client with the settings that our promises rest on.
@@ -32,7 +37,7 @@ pub struct Address<'a> {
 /// `async_insert` would acknowledge rows before they are stored, and is on by default since
 /// ClickHouse 26.3.
 pub fn connect(address: Address<'_>) -> Client {
-    let mut client = Client::default()
+    let mut client = authorities::client(address.url, address.authorities)
         .with_url(address.url)
         .with_database(address.database)
         .with_setting("async_insert", "0");

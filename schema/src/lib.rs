@@ -14,6 +14,8 @@ pub mod wire;
 #[cfg(feature = "clickhouse")]
 pub mod access;
 #[cfg(feature = "clickhouse")]
+pub mod authorities;
+#[cfg(feature = "clickhouse")]
 pub mod clickhouse;
 #[cfg(feature = "clickhouse")]
 pub mod dead_letter;

@@ -279,6 +279,7 @@ mod tests {
             database: "audit",
             user: "",
             password: "",
+            authorities: None,
         };
         let steps = Steps::new(address, &options).unwrap().known.into_iter();
         steps

@@ -1,7 +1,8 @@
 //! The admin port: is it alive, is it ready, what does it measure.
 //!
 //! `/livez` asks nobody: a process that answers is alive. `/readyz` says what the service last
-//! told its [`Readiness`]. The port belongs in no ingress; it has no authentication.
+//! told its [`Readiness`]. The port belongs in no ingress: who has no certificate of `tls.client_ca`
+//! is kept out, and there is no other authentication.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +19,10 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::Validate;
 use crate::http::{self, Connections};
+use crate::tasks::Failure;
+use crate::tls::{Certificate, Tls};
 
 /// How often the recorder tidies its histograms.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -26,11 +30,11 @@ const UPKEEP: Duration = Duration::from_secs(5);
 /// The type of what Prometheus reads.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// What probes and scrapers may cost.
-const CONNECTIONS: Connections = Connections {
-    max: 100,
-    write_timeout: Duration::from_secs(30),
-};
+/// Most connections of probes and scrapers.
+const MAX_CONNECTIONS: usize = 100;
+
+/// How long one of them may read nothing of an answer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Where the admin port listens.
 #[derive(Debug, Clone, Deserialize)]
@@ -38,6 +42,14 @@ const CONNECTIONS: Connections = Connections {
 pub struct Admin {
     /// Address and port.
     pub listen: SocketAddr,
+    /// Its TLS. Authorities of clients are all the authentication there is.
+    pub tls: Tls,
+}
+
+impl Validate for Admin {
+    fn complaints(&self) -> Vec<String> {
+        self.tls.complaints("admin.tls")
+    }
 }
 
 /// Whether a service can do its work now; all clones say the same.
@@ -113,7 +125,7 @@ pub async fn serve(
     admin: Admin,
     metrics: PrometheusHandle,
     readiness: Readiness,
-) -> std::io::Result<()> {
+) -> Result<(), Failure> {
     serve_with(admin, metrics, readiness, Router::new()).await
 }
 
@@ -123,7 +135,12 @@ pub async fn serve_with(
     metrics: PrometheusHandle,
     readiness: Readiness,
     more: Router,
-) -> std::io::Result<()> {
+) -> Result<(), Failure> {
+    let connections = Connections {
+        max: MAX_CONNECTIONS,
+        write_timeout: WRITE_TIMEOUT,
+        certificate: Certificate::open("admin", &admin.tls)?,
+    };
     let listener = TcpListener::bind(admin.listen).await?;
     tracing::info!(address = %listener.local_addr()?, "admin port is open");
     let upkeep = async {
@@ -135,7 +152,9 @@ pub async fn serve_with(
     };
     let routes = router(metrics.clone(), readiness).merge(more);
     tokio::select! {
-        served = http::serve(listener, routes, CONNECTIONS, CancellationToken::new()) => served,
+        served = http::serve(listener, routes, connections, CancellationToken::new()) => {
+            Ok(served?)
+        }
         () = upkeep => Ok(()),
     }
 }

@@ -2,14 +2,20 @@
 //!
 //! The compiled-in file is the documentation of the defaults, so the two cannot drift apart. A
 //! key nobody reads is a typo: it is refused, in the file and in the environment, with the names
-//! that exist. This module is the only place that reads the environment.
+//! that exist. A value `file:PATH` is what stands in that file, so that a secret needs to be neither
+//! in the environment nor in the configuration. This module is the only place that reads the
+//! environment.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use ::config::{Value, ValueKind};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+
+/// How a value begins that is in a file.
+const IN_FILE: &str = "file:";
 
 /// Says what is wrong with values that have the right type.
 pub trait Validate {
@@ -23,6 +29,16 @@ pub enum ConfigError {
     /// A file is missing or is no TOML, a key is unknown, a value has another type.
     #[error("the configuration cannot be read")]
     Unreadable(#[from] ::config::ConfigError),
+    /// The file that a value is in cannot be read.
+    #[error("the value of {key} cannot be read from {file}")]
+    ValueFile {
+        /// The key, as in `clickhouse.password`.
+        key: String,
+        /// The file it names.
+        file: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// Values that are no good; all of them.
     #[error("the configuration is refused:\n  - {}", .0.join("\n  - "))]
     Refused(Vec<String>),
@@ -64,7 +80,7 @@ fn layer<T: DeserializeOwned + Validate>(
     if let Some(file) = file {
         layers = layers.add_source(::config::File::from(file).format(::config::FileFormat::Toml));
     }
-    let loaded: T = layers
+    let mut values = layers
         .add_source(
             ::config::Environment::with_prefix(prefix.trim_end_matches('_'))
                 .prefix_separator("_")
@@ -72,11 +88,53 @@ fn layer<T: DeserializeOwned + Validate>(
                 .source(Some(settings)),
         )
         .build()?
-        .try_deserialize()?;
+        .cache;
+    read_files(&mut values, "")?;
+    let loaded = T::deserialize(values)?;
     match loaded.complaints() {
         complaints if complaints.is_empty() => Ok(loaded),
         complaints => Err(ConfigError::Refused(complaints)),
     }
+}
+
+/// Puts in the place of every value `file:PATH` what the file has.
+fn read_files(value: &mut Value, key: &str) -> Result<(), ConfigError> {
+    match &mut value.kind {
+        ValueKind::Table(table) => {
+            for (name, value) in table {
+                let key = match key {
+                    "" => name.clone(),
+                    section => format!("{section}.{name}"),
+                };
+                read_files(value, &key)?;
+            }
+        }
+        ValueKind::String(text) => {
+            if let Some(file) = text.strip_prefix(IN_FILE) {
+                *text = read_value(Path::new(file)).map_err(|source| ConfigError::ValueFile {
+                    key: key.to_owned(),
+                    file: file.into(),
+                    source,
+                })?;
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// The text in a file, without the line's end that editors put there.
+fn read_value(file: &Path) -> std::io::Result<String> {
+    let text = std::fs::read_to_string(file)?;
+    let value = text.trim_end_matches(['\r', '\n']);
+    if value.is_empty() {
+        // Most empty values mean "none", which nobody means who made a file.
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::UnexpectedEof,
+            "it is empty",
+        ));
+    }
+    Ok(value.to_owned())
 }
 
 /// Whether Kubernetes made this variable for a Service of our name: it puts
@@ -182,7 +240,7 @@ mod tests {
     fn text(error: ConfigError) -> String {
         match error {
             ConfigError::Unreadable(source) => source.to_string(),
-            refused @ ConfigError::Refused(_) => refused.to_string(),
+            other => crate::telemetry::with_causes(&other),
         }
     }
 
@@ -277,5 +335,47 @@ mod tests {
             !printed.contains("0123") && !printed.contains("4567"),
             "{printed}"
         );
+    }
+
+    #[test]
+    fn a_value_may_be_in_a_file_and_is_never_printed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("password");
+        std::fs::write(&path, " 0123 \r\n").unwrap();
+        let value = format!("file:{}", path.display());
+        let in_file = format!("[kafka.properties]\n'sasl.password' = '{value}'");
+        let environment = [("AUDIT_MY_EXAMPLE_KAFKA__PASSWORD", value.as_str())];
+        let loaded = load(Some(&in_file), &environment).unwrap();
+        assert_eq!(loaded.kafka.password.expose(), " 0123 ");
+        let properties: Vec<_> = loaded.kafka.properties.iter().collect();
+        assert_eq!(properties, [("sasl.password".to_owned(), " 0123 ")]);
+        let printed = format!("{loaded:?}");
+        assert!(!printed.contains("0123"), "{printed}");
+        // Any value: a file may hold an address as well.
+        std::fs::write(&path, "127.0.0.1:3").unwrap();
+        let environment = [("AUDIT_MY_EXAMPLE_HTTP__LISTEN", value.as_str())];
+        assert_eq!(load(None, &environment).unwrap().http.listen.port(), 3);
+    }
+
+    #[test]
+    fn a_file_of_a_value_that_is_missing_empty_or_no_text_is_named_with_its_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("password");
+        let value = format!("file:{}", path.display());
+        let environment = [("AUDIT_MY_EXAMPLE_KAFKA__PASSWORD", value.as_str())];
+        for (content, reason) in [
+            (None, "No such file"),
+            (Some(&b"\n"[..]), "it is empty"),
+            (Some(b"\xff0123"), "valid UTF-8"),
+        ] {
+            if let Some(content) = content {
+                std::fs::write(&path, content).unwrap();
+            }
+            let error = load(None, &environment).unwrap_err();
+            for part in ["kafka.password", path.to_str().unwrap(), reason] {
+                assert!(error.contains(part), "{part}: {error}");
+            }
+            assert!(!error.contains("0123"), "{error}");
+        }
     }
 }

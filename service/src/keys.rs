@@ -13,7 +13,6 @@ mod file;
 use std::error::Error as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use audit_schema::ProjectId;
@@ -23,13 +22,11 @@ use chrono::{SubsecRound, Utc};
 use serde::{Deserialize, Serialize};
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 
-use file::{Entry, Hash, KeyFile, Stamp};
+use crate::stamp::{LOOK, Stamp};
+use file::{Entry, Hash, KeyFile};
 
 /// Fewest characters of a key.
 pub const MIN_KEY_LEN: usize = 32;
-
-/// How often the file is looked at.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// What a key may be used for. None includes another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -8,9 +8,11 @@ pub mod http;
 pub mod keys;
 mod metrics;
 pub mod rate_limit;
+mod stamp;
 pub mod suggestion;
 pub mod tasks;
 pub mod telemetry;
+pub mod tls;
 
 pub use api::ApiError;
 pub use tasks::Tasks;

@@ -6,15 +6,36 @@
 
 use std::time::Duration;
 
-use metrics::{describe_histogram, histogram};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 /// Seconds from a request's head to its answer's head, by route, method and status.
 const HTTP_REQUEST_SECONDS: &str = "audit_http_request_seconds";
+
+/// When the certificate of a listener expires, in seconds since 1970.
+const CERTIFICATE_EXPIRY: &str = "audit_tls_certificate_expiry_seconds";
+
+/// Changed files of a certificate that were no good.
+const CERTIFICATES_UNREAD: &str = "audit_tls_certificate_reload_failures_total";
+
+/// Connections that ended before TLS was agreed on.
+const HANDSHAKES_FAILED: &str = "audit_tls_handshake_failures_total";
 
 pub(crate) fn describe() {
     describe_histogram!(
         HTTP_REQUEST_SECONDS,
         "Seconds from a request's head to its answer's head, by route, method and status."
+    );
+    describe_gauge!(
+        CERTIFICATE_EXPIRY,
+        "Time at which the first certificate of a listener's chain expires, in seconds since 1970."
+    );
+    describe_counter!(
+        CERTIFICATES_UNREAD,
+        "Times that a listener's certificate changed and could not be read; the old one stays."
+    );
+    describe_counter!(
+        HANDSHAKES_FAILED,
+        "Connections that ended before TLS was agreed on, by listener and reason: slow, refused."
     );
 }
 
@@ -25,4 +46,22 @@ pub(crate) fn answered(route: &str, method: &'static str, status: u16, took: Dur
         "route" => route.to_owned(), "method" => method, "status" => status.to_string()
     )
     .record(took);
+}
+
+/// A certificate was read that expires at `expiry`, in seconds since 1970.
+pub(crate) fn certificate_read(listener: &'static str, expiry: i64) {
+    // One that is said to last beyond 2106 outlasts us.
+    let expiry = u32::try_from(expiry).unwrap_or(u32::MAX);
+    gauge!(CERTIFICATE_EXPIRY, "listener" => listener).set(f64::from(expiry));
+    counter!(CERTIFICATES_UNREAD, "listener" => listener).increment(0);
+}
+
+/// A changed certificate could not be read.
+pub(crate) fn certificate_unread(listener: &'static str) {
+    counter!(CERTIFICATES_UNREAD, "listener" => listener).increment(1);
+}
+
+/// A client and a listener did not agree on TLS.
+pub(crate) fn handshake_failed(listener: &'static str, reason: &'static str) {
+    counter!(HANDSHAKES_FAILED, "listener" => listener, "reason" => reason).increment(1);
 }

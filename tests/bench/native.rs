@@ -21,6 +21,7 @@ pub(crate) async fn tables(world: &World) -> anyhow::Result<Client> {
         database: &world.database,
         user: "",
         password: "",
+        authorities: None,
     };
     let options = Options {
         engine: Engine::SingleNode,

@@ -7,37 +7,58 @@ use std::time::Duration;
 use anyhow::ensure;
 use audit_producer::{CheckError, Producer, ProducerConfig};
 use audit_tests::process::wait_until;
-use audit_tests::secured_kafka::{STRANGER, SecuredKafka, WRITER};
+use audit_tests::secured_kafka::{Properties, STRANGER, SecuredKafka, WRITER};
 use audit_tests::world::World;
 use reqwest::{Method, StatusCode};
+use rustix::process::Signal;
 use serde_json::json;
 
-/// Lets the services started from now on reach Kafka through its secured listener.
-fn secure(world: &World, kafka: &SecuredKafka, login: (&str, &str)) {
+/// Lets the services started from now on reach Kafka through a secured listener.
+fn secure(world: &World, brokers: &str, properties: Properties) {
     for service in ["INGEST", "CONSUMER"] {
         let name = |key: &str| format!("AUDIT_{service}_KAFKA__{key}");
-        world.set(&name("BROKERS"), &kafka.brokers);
-        for (property, value) in kafka.properties(login) {
+        world.set(&name("BROKERS"), brokers);
+        for (property, value) in &properties {
             let property = property.to_uppercase().replace('.', "_");
-            world.set(&name(&format!("PROPERTIES__{property}")), &value);
+            world.set(&name(&format!("PROPERTIES__{property}")), value);
         }
     }
 }
 
-pub(crate) async fn events_travel_over_tls_under_a_login(world: Arc<World>) -> anyhow::Result<()> {
+pub(crate) async fn events_travel_over_tls_under_every_kind_of_login(
+    world: Arc<World>,
+) -> anyhow::Result<()> {
     let kafka = SecuredKafka::start(&world).await?;
     world.use_kafka(&kafka.server.address());
-    secure(&world, &kafka, WRITER);
     world.migrate()?;
     let key = world.key("acme", &["write"])?;
-    let (_consumer, ingest) = (world.consumer().await?, world.ingest().await?);
-    let url = format!("{}/events/track", ingest.url);
-    let event = json!({"eventType": "user_signed_in", "eventKey": "u"});
-    let (status, answer) = world
-        .ask(Method::POST, &url, &key.secret, Some(&event))
-        .await?;
-    ensure!(status == StatusCode::OK, "{answer}");
-    world.stored(1).await
+    let secret = world.logs().join("kafka-password");
+    std::fs::write(&secret, format!("{}\n", WRITER.1))?;
+    for (events, (brokers, mut properties)) in (1..).zip(kafka.ways_in()) {
+        for (name, value) in &mut properties {
+            if *name == "sasl.password" {
+                *value = format!("file:{}", secret.display());
+            }
+        }
+        secure(&world, brokers, properties);
+        let (mut consumer, ingest) = (world.consumer().await?, world.ingest().await?);
+        let url = format!("{}/events/track", ingest.url);
+        let event = json!({"eventType": "user_signed_in", "eventKey": "u"});
+        let (status, answer) = world
+            .ask(Method::POST, &url, &key.secret, Some(&event))
+            .await?;
+        ensure!(status == StatusCode::OK, "{brokers}: {answer}");
+        world.stored(events).await?;
+        for process in [&consumer, &ingest.process] {
+            ensure!(
+                !process.printed().contains(WRITER.1),
+                "a password is logged"
+            );
+        }
+        // The next one need not wait for its session to end.
+        ensure!(consumer.stop(Signal::TERM).await?);
+    }
+    Ok(())
 }
 
 /// Whether a check says what it should.
@@ -113,7 +134,11 @@ pub(crate) async fn a_wrong_password_is_said_once_and_events_wait_in_the_spool(
     let key = world.key("acme", &["write"])?;
     let spool = world.logs().join("spool").display().to_string();
     world.set("AUDIT_INGEST_KAFKA__SPOOL__FOLDER", &spool);
-    secure(&world, &kafka, (WRITER.0, "wrong"));
+    secure(
+        &world,
+        &kafka.brokers,
+        kafka.properties((WRITER.0, "wrong")),
+    );
     let ingest = world.ingest().await?;
     let url = format!("{}/events/track", ingest.url);
     let event = json!({"eventType": "user_signed_in", "eventKey": "u"});
@@ -135,7 +160,7 @@ pub(crate) async fn a_wrong_password_is_said_once_and_events_wait_in_the_spool(
     ensure!(times == 1, "said {times} times");
     drop(ingest);
 
-    secure(&world, &kafka, WRITER);
+    secure(&world, &kafka.brokers, kafka.properties(WRITER));
     let (_consumer, _ingest) = (world.consumer().await?, world.ingest().await?);
     world.stored(3).await
 }

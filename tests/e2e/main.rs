@@ -36,6 +36,7 @@ mod retention;
 mod roles;
 mod round_trip;
 mod spool;
+mod tls;
 mod topics;
 mod ways_out;
 
@@ -134,7 +135,7 @@ fn trials(stack: &Arc<Option<Stack>>) -> Vec<Trial> {
         clocks::a_clock_of_clickhouse_set_back_under_an_insert_in_doubt_doubles_nothing,
         clocks::a_clock_of_the_consumer_that_jumps_loses_and_doubles_nothing,
         kafka_faults::the_leader_of_a_partition_killed_among_three_brokers_stops_nothing,
-        kafka_security::events_travel_over_tls_under_a_login,
+        kafka_security::events_travel_over_tls_under_every_kind_of_login,
         kafka_security::what_keeps_a_producer_from_kafka_is_named,
         kafka_security::a_wrong_password_is_said_once_and_events_wait_in_the_spool,
         kafka_faults::an_intent_that_lands_after_the_next_one_does_no_harm,
@@ -145,6 +146,7 @@ fn trials(stack: &Arc<Option<Stack>>) -> Vec<Trial> {
         spool::an_event_repeated_through_another_instance_is_stored_once,
         erasure::an_erased_person_is_gone_for_good_and_nothing_else_changes,
         erasure::an_insert_under_way_when_its_person_is_erased_brings_nothing_back,
+        tls::every_hop_is_encrypted_and_secrets_are_in_files,
         topics::a_topic_without_the_brokers_clock_is_refused_with_the_command_that_mends_it,
         topics::records_that_expired_unread_stop_their_partition_alone,
         topics::a_topic_created_anew_while_it_is_consumed_is_not_taken_for_the_old_one,

@@ -41,6 +41,7 @@ impl Database {
             database: &self.name,
             user: "",
             password: "",
+            authorities: None,
         }
     }
 

@@ -71,6 +71,7 @@ impl Stand {
             database,
             user: "",
             password: "",
+            authorities: None,
         };
         let options = Options {
             engine: Engine::SingleNode,

@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+pub mod certificates;
 pub mod clock;
 pub mod fault_proxy;
 pub mod kafka_proxy;
@@ -15,4 +16,5 @@ pub mod process;
 pub mod secured_kafka;
 pub mod server;
 pub mod stack;
+pub mod tls_proxy;
 pub mod world;

@@ -60,9 +60,33 @@ pub struct Options {
     /// it are filled in.
     #[arg(long, hide = true, value_name = "NAME=VALUE")]
     property: Vec<String>,
+    /// A login by SCRAM-SHA-512 that a new cluster knows from the start, `name=password`.
+    #[arg(long, hide = true, value_name = "NAME=PASSWORD")]
+    scram: Option<Login>,
     /// Die with this process, which must be our parent.
     #[arg(long, hide = true)]
     die_with_parent: Option<u32>,
+}
+
+/// A name and its password.
+#[derive(Debug, Clone)]
+struct Login {
+    name: String,
+    password: String,
+}
+
+impl FromStr for Login {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let (name, password) = text
+            .split_once('=')
+            .context("it is written as NAME=PASSWORD")?;
+        Ok(Self {
+            name: name.to_owned(),
+            password: password.to_owned(),
+        })
+    }
 }
 
 /// A controller of a cluster: `node@address`.
@@ -114,7 +138,14 @@ async fn supervise(options: &Options, folder: &Path, jars: &Path) -> anyhow::Res
     let port = free_port(options.port)?;
     let properties = configure(folder, port, options)?;
     if !folder.join("log/meta.properties").exists() {
-        format(&class_path, &properties, &cluster_id(&options.voters)).await?;
+        let cluster_id = cluster_id(&options.voters);
+        format(
+            &class_path,
+            &properties,
+            &cluster_id,
+            options.scram.as_ref(),
+        )
+        .await?;
     }
     let mut broker = java(&class_path, "kafka.Kafka")?
         .arg(&properties)
@@ -180,10 +211,19 @@ fn cluster_id(voters: &[Voter]) -> String {
 }
 
 /// Gives the folder an identity, once: clients know a new cluster by its new one.
-async fn format(class_path: &str, properties: &Path, cluster_id: &str) -> anyhow::Result<()> {
+async fn format(
+    class_path: &str,
+    properties: &Path,
+    cluster_id: &str,
+    scram: Option<&Login>,
+) -> anyhow::Result<()> {
+    let scram = scram.map(|Login { name, password }| {
+        format!("--add-scram=SCRAM-SHA-512=[name={name},password={password}]")
+    });
     let output = java(class_path, "kafka.tools.StorageTool")?
         .args(["format", "--cluster-id", cluster_id, "--config"])
         .arg(properties)
+        .args(scram)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .output()

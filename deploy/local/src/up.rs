@@ -274,8 +274,9 @@ async fn serve(
     );
     let address = listener.local_addr()?;
     let app = http::finish(routes, &ingest.http);
+    let connections = ingest.http.connections()?;
     let summary = Summary {
-        url: format!("http://{address}"),
+        url: format!("{}://{address}", connections.scheme()),
         brokers: places.brokers.clone(),
         topic: consumer.kafka.topic.clone(),
         clickhouse: places.clickhouse.clone(),
@@ -289,7 +290,7 @@ async fn serve(
     tasks.attend("api keys", keys.watch());
     tasks.spawn(
         "api",
-        http::serve(listener, app, ingest.http.connections(), shutdown.clone()),
+        http::serve(listener, app, connections, shutdown.clone()),
     );
     tasks.spawn(
         "consumer",

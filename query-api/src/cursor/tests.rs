@@ -183,3 +183,23 @@ proptest! {
         drop(cursors().open(&cursors().signed(signed), &ours, NOW));
     }
 }
+
+#[test]
+fn one_secret_follows_another_without_a_walk_that_ends_early() {
+    let (old, new) = (cursors(), Cursors::new(b"new", DAY));
+    let filter = filter("acme", "ann");
+    let cursor = cursor(set(3, 10));
+    let opens = |by: &Cursors, text: &str| by.open(text, &filter, NOW).is_ok();
+    // First every instance accepts the new one, then they sign with it, then the old one goes.
+    let first = cursors().also_accepting(b"new");
+    let second = Cursors::new(b"new", DAY).also_accepting(b"secret");
+    for signer in [&old, &first, &second] {
+        let text = signer.seal(&cursor, &filter);
+        assert!(opens(&first, &text) && opens(&second, &text));
+    }
+    assert!(opens(&old, &first.seal(&cursor, &filter)));
+    assert!(opens(&new, &second.seal(&cursor, &filter)));
+    assert!(!opens(&new, &old.seal(&cursor, &filter)));
+    let others = Cursors::new(b"other", DAY).seal(&cursor, &filter);
+    assert!(!opens(&first, &others) && !opens(&second, &others));
+}

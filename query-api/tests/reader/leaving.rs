@@ -46,7 +46,7 @@ impl Served {
     async fn of(stand: &Stand) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let connections = Config::load(None).unwrap().http.connections();
+        let connections = Config::load(None).unwrap().http.connections().unwrap();
         let mut server = JoinSet::new();
         server.spawn(http::serve(
             listener,

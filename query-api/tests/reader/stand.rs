@@ -110,6 +110,7 @@ impl Stand {
             database,
             user: "",
             password: "",
+            authorities: None,
         };
         let options = Options {
             engine: Engine::SingleNode,
@@ -126,6 +127,7 @@ impl Stand {
             database,
             user: "",
             password: "",
+            authorities: None,
         };
         let mut config = Config::load(None).unwrap();
         ENGINE.clone_into(&mut config.clickhouse.url);

@@ -1,5 +1,6 @@
-//! Connections: how many there are, and what ends one.
+//! Connections: how many there are, what ends one, and TLS around them.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::Router;
@@ -8,10 +9,13 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
+
+use crate::tls::Certificate;
 
 /// How long a connection may take to send a request's head. This is also how long it may be idle,
 /// so it is longer than the 60 s of common load balancers: a connection must not be closed under
@@ -21,17 +25,30 @@ const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(75);
 /// How many files a service has open beside its connections, generously.
 const OTHER_FILES: u64 = 1_000;
 
-/// What connections may cost.
-#[derive(Debug, Clone, Copy)]
+/// What connections may cost, and whether they are encrypted.
+#[derive(Debug, Clone)]
 pub struct Connections {
     /// Most that are open; further ones wait until one ends.
     pub max: usize,
     /// How long a client may read nothing of an answer before it is cut off.
     pub write_timeout: Duration,
+    /// With it, TLS.
+    pub(crate) certificate: Option<Certificate>,
+}
+
+impl Connections {
+    /// How addresses of the listener begin: `https` or `http`.
+    pub fn scheme(&self) -> &'static str {
+        match self.certificate {
+            Some(_) => "https",
+            None => "http",
+        }
+    }
 }
 
 /// Serves `app` on `listener` until `shutdown`, then finishes the requests that are under way. At
-/// most `connections.max` are open; further ones wait to be accepted.
+/// most `connections.max` are open, those included that still agree on TLS; further ones wait to be
+/// accepted.
 ///
 /// An answer that streams without end has to watch the same token.
 pub async fn serve(
@@ -40,21 +57,32 @@ pub async fn serve(
     connections: Connections,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
-    let Connections { max, write_timeout } = connections;
+    let max = connections.max;
     allow_open_files(max);
     let mut open = JoinSet::new();
+    let watching = watch(connections.certificate.clone());
+    tokio::pin!(watching);
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
             (stream, _) = Listener::accept(&mut listener), if open.len() < max => {
-                open.spawn(connection(stream, app.clone(), write_timeout, shutdown.clone()));
+                let (app, connections) = (app.clone(), connections.clone());
+                open.spawn(connection(stream, app, connections, shutdown.clone()));
             }
             Some(_) = open.join_next() => {}
+            never = &mut watching => match never {},
         }
     }
     drop(listener);
     while open.join_next().await.is_some() {}
     Ok(())
+}
+
+async fn watch(certificate: Option<Certificate>) -> Infallible {
+    match certificate {
+        Some(certificate) => certificate.watch().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Raises the number of files that may be open, which connections are too, as far as we may.
@@ -83,21 +111,39 @@ fn allow_open_files(connections: usize) {
 async fn connection(
     stream: TcpStream,
     app: Router,
-    write_timeout: Duration,
+    connections: Connections,
     shutdown: CancellationToken,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY was refused");
     }
     let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(write_timeout));
+    stream.set_write_timeout(Some(connections.write_timeout));
+    let stream = Box::pin(stream);
+    let Some(certificate) = connections.certificate else {
+        return answer(stream, app, shutdown).await;
+    };
+    tokio::select! {
+        // It has asked nothing yet.
+        () = shutdown.cancelled() => {}
+        agreed = certificate.accept(stream) => {
+            if let Some(stream) = agreed {
+                answer(stream, app, shutdown).await;
+            }
+        }
+    }
+}
+
+/// Answers the requests of one connection.
+async fn answer(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    app: Router,
+    shutdown: CancellationToken,
+) {
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_READ_TIMEOUT)
-        .serve_connection(
-            TokioIo::new(Box::pin(stream)),
-            TowerToHyperService::new(app),
-        );
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
     tokio::pin!(serving);
     let ended = tokio::select! {
         ended = &mut serving => ended,

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::connections::Connections;
 use super::cors;
 use crate::config::Validate;
+use crate::tls::{Certificate, Tls, TlsError};
 
 /// Where an API listens, and what one request may cost.
 #[derive(Debug, Clone, Deserialize)]
@@ -15,6 +16,8 @@ use crate::config::Validate;
 pub struct Http {
     /// Address and port.
     pub listen: SocketAddr,
+    /// Its TLS.
+    pub tls: Tls,
     /// Most connections; further ones wait until one ends.
     pub max_connections: usize,
     /// Most requests that are answered at once; further ones are refused with 429.
@@ -42,18 +45,19 @@ pub struct Http {
 }
 
 impl Http {
-    /// What [`serve`](super::serve) has to know of it.
-    pub fn connections(&self) -> Connections {
-        Connections {
+    /// What [`serve`](super::serve) has to know of it, with the certificate that it reads.
+    pub fn connections(&self) -> Result<Connections, TlsError> {
+        Ok(Connections {
             max: self.max_connections,
             write_timeout: self.write_timeout,
-        }
+            certificate: Certificate::open("http", &self.tls)?,
+        })
     }
 }
 
 impl Validate for Http {
     fn complaints(&self) -> Vec<String> {
-        let mut complaints = Vec::new();
+        let mut complaints = self.tls.complaints("http.tls");
         for (name, value) in [
             ("max_connections", self.max_connections),
             ("max_requests", self.max_requests),

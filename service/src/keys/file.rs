@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use audit_schema::ProjectId;
@@ -78,26 +78,6 @@ impl From<Hash> for String {
                 write!(text, "{byte:02x}").ok();
                 text
             })
-    }
-}
-
-/// What tells one state of a file from another.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
-    inode: u64,
-    len: u64,
-    modified: (i64, i64),
-}
-
-impl Stamp {
-    /// The state of the file at `path`; none if there is no file.
-    pub(super) fn of(path: &Path) -> Option<Self> {
-        let metadata = fs::metadata(path).ok()?;
-        Some(Self {
-            inode: metadata.ino(),
-            len: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-        })
     }
 }
 

@@ -103,6 +103,30 @@ fn a_changed_file_is_read_again() {
 }
 
 #[test]
+fn one_key_follows_another_and_the_old_one_ends_while_the_service_runs() {
+    let (_folder, path, old) = folder_with_key();
+    let keys = ApiKeys::open(&path).unwrap();
+    let scopes = [Scope::Write, Scope::Read];
+    let grant = Grant {
+        name: "server 2",
+        scopes: &scopes,
+        organization: None,
+    };
+    let new = create_key(&path, &"acme".parse().unwrap(), grant).unwrap();
+    assert!(keys.refresh().unwrap());
+    let project = |key: &str| keys.authenticate(key).map(|who| who.project.to_string());
+    assert_eq!(project(&old).as_deref(), Some("acme"));
+    assert_eq!(project(&new).as_deref(), Some("acme"));
+
+    let mut file = KeyFile::read(&path).unwrap();
+    file.keys.retain(|entry| entry.name != "server");
+    fs::write(&path, toml::to_string(&file).unwrap()).unwrap();
+    assert!(keys.refresh().unwrap());
+    assert_eq!(project(&old), None);
+    assert_eq!(project(&new).as_deref(), Some("acme"));
+}
+
+#[test]
 fn a_file_that_is_no_good_is_said_once_and_changes_nothing() {
     let (_folder, path, key) = folder_with_key();
     let keys = ApiKeys::open(&path).unwrap();

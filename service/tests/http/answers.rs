@@ -256,7 +256,8 @@ async fn a_request_under_way_is_finished_when_the_server_stops() {
     let app = http::finish(Router::new().route("/slow", slow), &settings());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let server = http::serve(listener, app, settings().connections(), shutdown.clone());
+    let connections = settings().connections().unwrap();
+    let server = http::serve(listener, app, connections, shutdown.clone());
     let client = async {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream
@@ -290,7 +291,8 @@ async fn a_client_that_sends_too_much_still_reads_why() {
     };
     let echo = post(|Json(body): Json<Value>| async move { Json(body) });
     let app = http::finish(Router::new().route("/echo", echo), &generous);
-    let server = http::serve(listener, app, settings().connections(), shutdown.clone());
+    let connections = settings().connections().unwrap();
+    let server = http::serve(listener, app, connections, shutdown.clone());
     let client = async {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let body = vec![b' '; 2 * 1_048_576];

@@ -34,7 +34,12 @@ async fn serve(limits: &Http, routes: Router) -> (SocketAddr, CancellationToken)
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
     let app = http::finish(routes, limits);
-    let serving = http::serve(listener, app, limits.connections(), shutdown.clone());
+    let serving = http::serve(
+        listener,
+        app,
+        limits.connections().unwrap(),
+        shutdown.clone(),
+    );
     #[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
     drop(tokio::spawn(serving));
     (address, shutdown)

@@ -6,3 +6,4 @@ mod answers;
 mod callers;
 mod limits;
 mod stand;
+mod tls;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use audit_service::http::Http;
 use audit_service::keys::{ApiKeys, NewKey, Scope, add_key};
+use audit_service::tls::Tls;
 
 /// The key of a reader of the project `acme`.
 pub(crate) const KEY: &str = "0123456789abcdef0123456789abcdef";
@@ -27,6 +28,10 @@ pub(crate) fn readers(readers: &[(&str, Option<&str>, &str)]) -> ApiKeys {
 pub(crate) fn settings() -> Http {
     Http {
         listen: "127.0.0.1:0".parse().unwrap(),
+        tls: Tls {
+            handshake_timeout: Duration::from_secs(30),
+            ..Tls::default()
+        },
         max_connections: 100,
         max_requests: 100,
         max_body_bytes: 1_000,

@@ -79,6 +79,7 @@ async fn server(folder: &std::path::Path) -> anyhow::Result<(Child, Client)> {
         database: DATABASE,
         user: "",
         password: "",
+        authorities: None,
     };
     let options = Options {
         engine: Engine::SingleNode,
@@ -216,6 +217,7 @@ async fn a_server_that_cannot_keep_roles_says_what_it_lacks() -> anyhow::Result<
         database: "access_refused",
         user: "",
         password: "",
+        authorities: None,
     };
     let error = access::apply(address, &Engine::SingleNode).await;
     let error = error.err().context("the embedded engine made roles")?;
