@@ -13,4 +13,5 @@ pub mod tasks;
 pub mod telemetry;
 
 pub use api::ApiError;
+pub use metrics::describe as describe_metrics;
 pub use tasks::Tasks;

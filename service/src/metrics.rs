@@ -6,15 +6,22 @@
 
 use std::time::Duration;
 
-use metrics::{describe_histogram, histogram};
+use metrics::{Unit, describe_gauge, describe_histogram, gauge, histogram};
 
-/// Seconds from a request's head to its answer's head, by route, method and status.
 const HTTP_REQUEST_SECONDS: &str = "audit_http_request_seconds";
+const READY: &str = "audit_ready";
 
-pub(crate) fn describe() {
+/// Gives the recorder the help texts; [`telemetry::init`](crate::telemetry::init) does.
+pub fn describe() {
     describe_histogram!(
         HTTP_REQUEST_SECONDS,
-        "Seconds from a request's head to its answer's head, by route, method and status."
+        Unit::Seconds,
+        "From a request's head to its answer's head, by `route`, `method` and `status`."
+    );
+    describe_gauge!(
+        READY,
+        Unit::Count,
+        "1 if the service can do its work, 0 if not: `/readyz` of the admin port says why."
     );
 }
 
@@ -25,4 +32,9 @@ pub(crate) fn answered(route: &str, method: &'static str, status: u16, took: Dur
         "route" => route.to_owned(), "method" => method, "status" => status.to_string()
     )
     .record(took);
+}
+
+/// Says whether work can be done.
+pub(crate) fn ready(ready: bool) {
+    gauge!(READY).set(f64::from(u8::from(ready)));
 }
