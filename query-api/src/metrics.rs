@@ -25,8 +25,8 @@ const READING: &str = "audit_query_api_reading";
 /// Walks of the plugin's endpoints that are kept frozen.
 const FREEZES: &str = "audit_query_api_freezes";
 
-/// Gives the recorder the help texts, and begins the counters at 0. Call it once, after the recorder
-/// was installed.
+/// Gives the recorder the help texts, and begins at 0. Call it once, after the recorder was
+/// installed.
 pub fn describe() {
     describe_histogram!(
         QUERY_SECONDS,
@@ -73,6 +73,8 @@ pub fn describe() {
     }
     counter!(EXPORTED).increment(0);
     counter!(UNRECORDED).increment(0);
+    gauge!(READING).set(0.0);
+    gauge!(FREEZES).set(0.0);
 }
 
 pub(crate) fn queried(kind: &'static str, took: Duration) {
