@@ -107,4 +107,6 @@ test-tools:
 	need "Python 3.11" "apt-get install python3 python3-venv" \
 		python3 -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))'; \
 	need "Chromium" "apt-get install chromium" chromium --version; \
+	need "Prometheus 2.42" "apt-get install --no-install-recommends prometheus" \
+		sh -c 'prometheus --version && promtool --version'; \
 	exit $$missing

@@ -195,6 +195,7 @@ impl Assignments {
             id,
             right,
         );
+        metrics::stopped(partition, false);
         let taken = CancellationToken::new();
         let old = self.held.insert(
             partition,
@@ -301,7 +302,6 @@ impl Assignments {
                     continue;
                 };
                 let partition = progress.id().partition;
-                metrics::log_end(partition, bounds.end);
                 progress.log_ended(before, bounds.end);
                 settler.wake();
                 // Without a source there is nothing to look for.

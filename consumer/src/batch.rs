@@ -119,6 +119,7 @@ pub struct Batch {
     /// Rows of `events` that turned out to be repeated; they are dead letters instead. Ascending.
     repeated: Vec<usize>,
     bytes: usize,
+    first_logged_at: Option<Millis>,
     last_logged_at: Option<Millis>,
     /// The month of all its records, known from the first.
     month: Option<Range<Millis>>,
@@ -137,6 +138,7 @@ impl Batch {
             suspects: Vec::new(),
             repeated: Vec::new(),
             bytes: 0,
+            first_logged_at: None,
             last_logged_at: None,
             month: None,
             opened: Instant::now(),
@@ -181,6 +183,7 @@ impl Batch {
             }),
         }
         self.bytes = self.bytes.saturating_add(record.value.len());
+        self.first_logged_at.get_or_insert(record.logged_at);
         self.last_logged_at = Some(record.logged_at);
         self.month
             .get_or_insert_with(|| month::around(record.logged_at));
@@ -263,6 +266,11 @@ impl Batch {
     /// How many rows it holds.
     pub fn rows(&self) -> usize {
         self.events.len().saturating_add(self.letters.len())
+    }
+
+    /// When Kafka took its first record; `None` without one.
+    pub fn first_logged_at(&self) -> Option<Millis> {
+        self.first_logged_at
     }
 
     /// When its first record came.

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics;
-use crate::topic::{LogReader, Topic};
+use crate::topic::{LogReader, Topic, TopicError};
 
 /// How often it looks.
 const LOOK: Duration = Duration::from_secs(2);
@@ -160,6 +160,7 @@ impl Freshness {
     async fn look(&self, topic: &Topic, reader: &LogReader, client: &Client) {
         match topic.logs(reader).await {
             Ok(logs) => {
+                metrics::server_up("kafka", true);
                 let mut state = self.state();
                 if state.incarnation != logs.incarnation() {
                     state.partitions.clear();
@@ -168,16 +169,19 @@ impl Freshness {
                 for (partition, bounds) in (0..).zip(logs.bounds()) {
                     let known = state.partitions.entry(partition).or_default();
                     known.log_end = bounds.end;
-                    metrics::log_end(partition, bounds.end);
                 }
             }
             Err(error) => {
+                if matches!(error, TopicError::Kafka { .. }) {
+                    metrics::server_up("kafka", false);
+                }
                 tracing::debug!(error = %with_causes(&error), "the ends of the logs are not known");
             }
         }
         let incarnation = self.state().incarnation;
         let read = tokio::time::timeout(ANSWER, watermarks(client, incarnation));
         let read = read.await.unwrap_or(Err(Error::TimedOut));
+        metrics::server_up("clickhouse", read.is_ok());
         let mut state = self.state();
         state.now = match read {
             Ok((now, rows)) => {
@@ -197,6 +201,9 @@ impl Freshness {
         for (partition, known) in &mut state.partitions {
             known.seen(now);
             metrics::oldest_unreadable(*partition, known.oldest_unreadable(now));
+            let complete_up_to = known.complete_up_to;
+            let complete_up_to = (complete_up_to > Millis::default()).then_some(complete_up_to.0);
+            metrics::freshness(*partition, known.log_end, known.settled, complete_up_to);
         }
     }
 

@@ -29,6 +29,7 @@ pub mod replay;
 mod reread;
 pub mod retention;
 mod self_audit;
+mod server_state;
 pub mod settle;
 pub mod skip;
 pub mod source;
@@ -87,6 +88,7 @@ pub async fn run(
     let watching = freshness
         .clone()
         .watch(topic.clone(), store.client().clone(), shutdown.clone());
+    let asking = server_state::watch(store.client().clone(), shutdown.clone());
     let settler = Arc::new(Settler::new(Arc::clone(&store)));
 
     let parts = Parts {
@@ -99,6 +101,7 @@ pub async fn run(
         readiness,
         freshness: freshness.clone(),
     };
+    metrics::retention(config.topic.retention);
     let (interval, budget) = (config.settle.interval, config.shutdown.budget);
     let engine = config.clickhouse.options().engine;
     let auditor = Auditor::in_background(settler.store().client().clone(), &engine);
@@ -116,6 +119,10 @@ pub async fn run(
     });
     tasks.spawn("freshness", async move {
         watching.await;
+        Ok::<(), Failure>(())
+    });
+    tasks.spawn("server state", async move {
+        asking.await;
         Ok::<(), Failure>(())
     });
     let audited = self_audit::run(auditor, Arc::clone(&settler), audit, written.clone());

@@ -311,7 +311,7 @@ impl<O: Offsets, S: Store> Partition<O, S> {
             batch.bytes = batch.bytes(),
             "batch answered"
         );
-        self.progress.answered(range.end());
+        self.progress.answered(range.end(), batch.first_logged_at());
         self.settler.wake();
         Ok(Written::Answered)
     }

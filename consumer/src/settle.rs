@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use audit_schema::OffsetRange;
 use audit_schema::row::Millis;
+use chrono::Utc;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -39,6 +40,9 @@ pub struct Progress {
 struct State {
     /// Everything below it was answered.
     answered: u64,
+    /// Of answered batches that are not readable yet, where each ends, and when Kafka took its first
+    /// record; ascending.
+    waiting: VecDeque<(u64, Millis)>,
     /// Where the log ended at some times, ascending.
     ends: VecDeque<(Millis, u64)>,
     complete_up_to: Millis,
@@ -66,13 +70,23 @@ impl Progress {
 
     /// Begins, or begins again, at a settled offset.
     pub fn begin(&self, settled: u64) {
-        self.state().answered = settled;
+        let mut state = self.state();
+        state.answered = settled;
+        state.waiting.clear();
         self.settled.send_replace(settled);
     }
 
-    /// Says that everything below `end` was answered.
-    pub fn answered(&self, end: u64) {
-        self.state().answered = end;
+    /// Says that everything below `end` was answered, last a batch whose first record Kafka took at
+    /// `logged_at`.
+    pub fn answered(&self, end: u64, logged_at: Option<Millis>) {
+        let mut state = self.state();
+        state.answered = end;
+        // Bounded while nothing settles.
+        if let Some(logged_at) = logged_at
+            && state.waiting.len() < 64
+        {
+            state.waiting.push_back((end, logged_at));
+        }
     }
 
     /// Says that the log ended at `end` when Kafka's clock had not reached `time` yet.
@@ -269,8 +283,17 @@ impl<S: Store> Settler<S> {
         self.store.write_watermarks(&due).await?;
         for progress in held {
             if let Some(watermark) = due.iter().find(|watermark| watermark.id == progress.id) {
-                progress.state().written = Some((*watermark, now));
-                metrics::watermark(progress.id.partition, watermark);
+                let mut state = progress.state();
+                state.written = Some((*watermark, now));
+                while let Some((end, logged_at)) = state.waiting.front().copied()
+                    && end <= watermark.next_offset
+                {
+                    state.waiting.pop_front();
+                    // The clocks may differ; then it took no time.
+                    let took = Utc::now().timestamp_millis().saturating_sub(logged_at.0);
+                    let took = u64::try_from(took).unwrap_or(0);
+                    metrics::readable_seconds(Duration::from_millis(took));
+                }
             }
         }
         Ok(())

@@ -5,16 +5,23 @@
 )]
 
 use audit_service::ApiError;
-use metrics::{counter, describe_counter};
+use metrics::{Unit, counter, describe_counter};
 
 const EVENTS: &str = "audit_ingest_events_total";
 
-/// Gives the recorder the help texts. Call it once, after the recorder was installed.
+/// Gives the recorder the help texts, and begins the counters at 0. Call it once, after the recorder
+/// was installed.
 pub fn describe() {
     describe_counter!(
         EVENTS,
-        "Events by endpoint (track, v1) and result: taken, or the code of the error."
+        Unit::Count,
+        "Events by `endpoint` (track, v1) and `result`: taken, or the code of the error."
     );
+    for endpoint in ["track", "v1"] {
+        for result in ["taken", "invalid", "too_large", "unavailable", "internal"] {
+            counter!(EVENTS, "endpoint" => endpoint, "result" => result).increment(0);
+        }
+    }
 }
 
 /// Counts one event that was taken or refused.

@@ -7,13 +7,13 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rdkafka::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Message, OwnedHeaders};
 use rdkafka::producer::{
     BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig,
 };
+use rdkafka::{ClientContext, Timestamp};
 
 use audit_schema::wire;
 
@@ -36,6 +36,8 @@ pub(crate) struct Report {
     /// The number it was sent under.
     pub(crate) number: u64,
     pub(crate) outcome: Result<Stored, KafkaError>,
+    /// When Kafka took it, on its clock, in milliseconds since 1970; `None` where it does not say.
+    pub(crate) taken_at_ms: Option<i64>,
 }
 
 /// Why an event was not taken.
@@ -176,16 +178,25 @@ impl ProducerContext for Link {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
-        let outcome = match result {
-            Ok(record) => Ok(Stored {
-                partition: record.partition(),
-                offset: record.offset(),
-            }),
-            Err((error, _)) => Err(error.clone()),
+        let (outcome, taken_at_ms) = match result {
+            Ok(record) => {
+                let stored = Stored {
+                    partition: record.partition(),
+                    offset: record.offset(),
+                };
+                // Of a repetition that it had already Kafka does not tell the time: it says -1.
+                let taken_at = match record.timestamp() {
+                    Timestamp::LogAppendTime(at) if at > 0 => Some(at),
+                    _ => None,
+                };
+                (Ok(stored), taken_at)
+            }
+            Err((error, _)) => (Err(error.clone()), None),
         };
         let report = Report {
             number: u64::try_from(number).unwrap_or(u64::MAX),
             outcome,
+            taken_at_ms,
         };
         lock(&self.reports).push(report);
     }

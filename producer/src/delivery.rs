@@ -15,6 +15,7 @@ use chrono::Utc;
 use tokio::sync::{Notify, oneshot};
 
 use crate::client::{Client, NotTaken};
+use crate::clock::clock_ahead;
 use crate::config::ProducerConfig;
 use crate::durability::Durability;
 use crate::error::{CheckError, Refused};
@@ -215,6 +216,11 @@ impl Delivery {
                 Ok(stored) => {
                     if let Some(published) = self.lane.confirmed(report.number, stored) {
                         metrics::stored(published.elapsed());
+                        if let Some(taken_at) = report.taken_at_ms {
+                            let heard = Utc::now().timestamp_millis();
+                            let ahead = clock_ahead(taken_at, heard, published.elapsed());
+                            metrics::kafka_clock_ahead(ahead);
+                        }
                     }
                     self.heard = now;
                 }
@@ -256,8 +262,8 @@ impl Delivery {
         self.look_at_reports();
         note_losses(&self.shared);
         metrics::buffered(self.shared.occupancy.events());
-        if let Some(on_disk) = self.lane.on_disk() {
-            metrics::spool(&on_disk);
+        if let (Some(on_disk), Some(spool)) = (self.lane.on_disk(), &self.config.spool) {
+            metrics::spool(&on_disk, spool.max_bytes);
         }
     }
 

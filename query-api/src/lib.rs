@@ -42,6 +42,7 @@ use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Pr
 pub use crate::config::Config;
 use crate::cursor::{Cursors, FrozenSet};
 use crate::filter::Reach;
+pub use crate::metrics::describe as describe_metrics;
 use crate::reader::Reader;
 use crate::recorder::Recorder;
 use crate::streams::Streams;

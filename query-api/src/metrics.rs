@@ -6,7 +6,9 @@
 
 use std::time::Duration;
 
-use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 
 /// Seconds a query took at ClickHouse, by kind.
 const QUERY_SECONDS: &str = "audit_query_api_query_seconds";
@@ -23,32 +25,56 @@ const READING: &str = "audit_query_api_reading";
 /// Walks of the plugin's endpoints that are kept frozen.
 const FREEZES: &str = "audit_query_api_freezes";
 
-pub(crate) fn describe() {
+/// Gives the recorder the help texts, and begins at 0. Call it once, after the recorder was
+/// installed.
+pub fn describe() {
     describe_histogram!(
         QUERY_SECONDS,
-        "Seconds a query took at ClickHouse, by kind: page, total, counts, arrivals, watermarks."
+        Unit::Seconds,
+        "What a query took at ClickHouse, by `kind`: page, total, counts, arrivals, watermarks."
     );
     describe_counter!(
         REFUSED,
-        "Requests refused, by reason: busy, no_place, unavailable, too_broad, stale_cursor."
+        Unit::Count,
+        "Requests refused, by `reason`: busy, no_place, unavailable, too_broad, stale_cursor."
     );
     describe_counter!(
         TOTALS,
-        "Totals, by relation: eq were counted to the end, gte ran out of time."
+        Unit::Count,
+        "Totals, by `relation`: eq were counted to the end, gte ran out of time."
     );
-    describe_counter!(EXPORTED, "Events sent in files.");
+    describe_counter!(EXPORTED, Unit::Count, "Events sent in files.");
     describe_counter!(
         UNRECORDED,
+        Unit::Count,
         "Reads that should have been recorded and were not: see the log."
     );
     describe_gauge!(
         READING,
+        Unit::Count,
         "Requests that were reading when the last one began."
     );
     describe_gauge!(
         FREEZES,
+        Unit::Count,
         "Walks of the plugin's endpoints that are kept frozen."
     );
+    for reason in [
+        "busy",
+        "no_place",
+        "unavailable",
+        "too_broad",
+        "stale_cursor",
+    ] {
+        counter!(REFUSED, "reason" => reason).increment(0);
+    }
+    for relation in ["eq", "gte"] {
+        counter!(TOTALS, "relation" => relation).increment(0);
+    }
+    counter!(EXPORTED).increment(0);
+    counter!(UNRECORDED).increment(0);
+    gauge!(READING).set(0.0);
+    gauge!(FREEZES).set(0.0);
 }
 
 pub(crate) fn queried(kind: &'static str, took: Duration) {

@@ -180,6 +180,10 @@ fn writer_grants(database: &str, engine: &Engine) -> Vec<String> {
     );
     // Whether an insert may still land.
     grants.push("SELECT ON system.processes".to_owned());
+    // The state of the server as metrics.
+    for table in ["disks", "parts", "mutations"] {
+        grants.push(format!("SELECT ON system.{table}"));
+    }
     for table in [EVENTS, DEAD_LETTERS, WATERMARKS] {
         let part = local_table(table, engine);
         grants.push(format!("INSERT ON {database}.{part}"));

@@ -97,8 +97,9 @@ impl Readiness {
 
 /// The routes of the admin port.
 pub fn router(metrics: PrometheusHandle, readiness: Readiness) -> Router {
+    let asked = readiness.clone();
     let ready = move || async move {
-        match readiness.check() {
+        match asked.check() {
             Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
             Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
         }
@@ -108,7 +109,10 @@ pub fn router(metrics: PrometheusHandle, readiness: Readiness) -> Router {
         .route("/readyz", get(ready))
         .route(
             "/metrics",
-            get(move || async move { ([(CONTENT_TYPE, METRICS)], metrics.render()) }),
+            get(move || async move {
+                crate::metrics::ready(readiness.check().is_ok());
+                ([(CONTENT_TYPE, METRICS)], metrics.render())
+            }),
         )
 }
 

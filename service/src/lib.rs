@@ -15,4 +15,5 @@ pub mod telemetry;
 pub mod tls;
 
 pub use api::ApiError;
+pub use metrics::describe as describe_metrics;
 pub use tasks::Tasks;

@@ -6,10 +6,12 @@
 
 use std::time::Duration;
 
-use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 
-/// Seconds from a request's head to its answer's head, by route, method and status.
 const HTTP_REQUEST_SECONDS: &str = "audit_http_request_seconds";
+const READY: &str = "audit_ready";
 
 /// When the certificate of a listener expires, in seconds since 1970.
 const CERTIFICATE_EXPIRY: &str = "audit_tls_certificate_expiry_seconds";
@@ -20,22 +22,32 @@ const CERTIFICATES_UNREAD: &str = "audit_tls_certificate_reload_failures_total";
 /// Connections that ended before TLS was agreed on.
 const HANDSHAKES_FAILED: &str = "audit_tls_handshake_failures_total";
 
-pub(crate) fn describe() {
+/// Gives the recorder the help texts; [`telemetry::init`](crate::telemetry::init) does.
+pub fn describe() {
     describe_histogram!(
         HTTP_REQUEST_SECONDS,
-        "Seconds from a request's head to its answer's head, by route, method and status."
+        Unit::Seconds,
+        "From a request's head to its answer's head, by `route`, `method` and `status`."
+    );
+    describe_gauge!(
+        READY,
+        Unit::Count,
+        "1 if the service can do its work, 0 if not: `/readyz` of the admin port says why."
     );
     describe_gauge!(
         CERTIFICATE_EXPIRY,
-        "Time at which the first certificate of a listener's chain expires, in seconds since 1970."
+        Unit::Seconds,
+        "When the first certificate of the chain of a `listener` expires, since 1970."
     );
     describe_counter!(
         CERTIFICATES_UNREAD,
-        "Times that a listener's certificate changed and could not be read; the old one stays."
+        Unit::Count,
+        "Times that a `listener`'s certificate changed and could not be read; the old one stays."
     );
     describe_counter!(
         HANDSHAKES_FAILED,
-        "Connections that ended before TLS was agreed on, by listener and reason: slow, refused."
+        Unit::Count,
+        "Connections that ended before TLS was agreed on, by `listener` and `reason`: slow, refused."
     );
 }
 
@@ -64,4 +76,9 @@ pub(crate) fn certificate_unread(listener: &'static str) {
 /// A client and a listener did not agree on TLS.
 pub(crate) fn handshake_failed(listener: &'static str, reason: &'static str) {
     counter!(HANDSHAKES_FAILED, "listener" => listener, "reason" => reason).increment(1);
+}
+
+/// Says whether work can be done.
+pub(crate) fn ready(ready: bool) {
+    gauge!(READY).set(f64::from(u8::from(ready)));
 }

@@ -10,6 +10,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod alerts;
 mod back_pressure;
 mod bad_input;
 mod better_auth;
@@ -160,6 +161,8 @@ fn trials(stack: &Arc<Option<Stack>>) -> Vec<Trial> {
         offsets_by_hand::offsets_moved_while_the_consumer_runs_change_nothing,
         back_pressure::a_clickhouse_that_stands_still_costs_neither_memory_nor_partitions,
         freshness::a_partition_that_is_stuck_holds_its_watermark_and_no_other,
+        alerts::every_alert_is_seen_to_fire_and_not_to_fire,
+        alerts::a_killed_consumer_raises_its_alert_and_the_dashboard_has_answers,
         bad_input::what_ingest_is_sent_is_stored_or_refused_with_a_reason,
         bad_input::ten_thousand_idle_connections_keep_nobody_waiting,
         bad_input::what_the_query_api_is_asked_is_answered_or_refused_with_a_reason,
