@@ -8,7 +8,9 @@
 )]
 
 pub mod clock;
+pub mod compose;
 pub mod fault_proxy;
+pub mod image;
 pub mod kafka_proxy;
 pub mod live;
 pub mod process;
