@@ -2,7 +2,7 @@
 //! commands that these have, and nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
@@ -15,6 +15,9 @@ use reqwest::{Method, StatusCode};
 use rustix::process::Signal;
 use serde_json::json;
 
+/// Where the volumes are, beside the folders of the containers.
+const VOLUMES: &str = "volumes";
+
 /// One container: its files, and what it runs with what environment.
 struct Container {
     name: String,
@@ -25,8 +28,8 @@ struct Container {
 }
 
 impl Container {
-    /// That of a service of the compose file, all with one `root` for their files, as they share
-    /// volumes. What is an address there is one on loopback here; the engine has no users.
+    /// That of a service of the compose file, with a folder of its own in `root`, and its volumes in
+    /// another. What is an address there is one on loopback here; the engine has no users.
     fn new(compose: &Compose, name: &str, world: &World, root: &Path) -> anyhow::Result<Self> {
         let service = compose.service(name)?;
         let image = service
@@ -81,7 +84,18 @@ impl Container {
                 command
             });
         }
-        let staged = Staged::new(&image, root)?;
+        let staged = Staged::new(&image, &root.join(name))?;
+        for mount in words(service.get("volumes")) {
+            let mut parts = mount.split(':');
+            let (volume, to) = parts
+                .next()
+                .zip(parts.next())
+                .context("a volume and a place")?;
+            let (volume, to) = (root.join(VOLUMES).join(volume), staged.path(to));
+            std::fs::create_dir_all(&volume)?;
+            std::fs::create_dir_all(to.parent().context("a folder")?)?;
+            std::os::unix::fs::symlink(volume, to)?;
+        }
         Ok(Self {
             name: name.to_owned(),
             image,
@@ -150,17 +164,17 @@ impl Container {
     }
 }
 
-/// All files below `folder`, without what is in a volume that is written.
-fn files(folder: &Path) -> anyhow::Result<BTreeSet<String>> {
+/// All files of the containers in `root`; what is in a volume is not theirs.
+fn files(root: &Path) -> anyhow::Result<BTreeSet<PathBuf>> {
     let mut found = BTreeSet::new();
-    let mut folders = vec![folder.to_owned()];
+    let mut folders = vec![root.to_owned()];
     while let Some(next) = folders.pop() {
         for entry in std::fs::read_dir(next)? {
-            let path = entry?.path();
-            if path.is_dir() && !path.ends_with("audit/spool") {
-                folders.push(path);
-            } else {
-                found.insert(path.strip_prefix(folder)?.display().to_string());
+            let entry = entry?;
+            if !entry.file_type()?.is_dir() {
+                found.insert(entry.path());
+            } else if entry.file_name() != VOLUMES {
+                folders.push(entry.path());
             }
         }
     }
@@ -173,17 +187,9 @@ pub(crate) async fn the_images_do_their_work_as_compose_starts_them(
     let root = tempfile::tempdir()?;
     let compose = Compose::ours()?;
     let container = |name: &str| Container::new(&compose, name, &world, root.path());
-    std::fs::create_dir_all(root.path().join("etc/audit/keys"))?;
-    // The volumes of two services have the same place in their containers.
-    let (mut ingest, mut query_api) = (container("ingest")?, container("query-api")?);
-    for service in [&mut ingest, &mut query_api] {
-        for (setting, value) in &mut service.environment {
-            if setting.ends_with("SPOOL__FOLDER") {
-                *value = format!("{value}/{}", service.name);
-            }
-        }
-    }
-    let consumer = container("consumer")?;
+    let services = ["ingest", "consumer", "query-api"].map(container);
+    let [ingest, consumer, query_api] = services;
+    let (ingest, consumer, query_api) = (ingest?, consumer?, query_api?);
 
     container("migrate")?.run(&[])?;
     let mut keys = container("keys")?;
@@ -212,7 +218,7 @@ pub(crate) async fn the_images_do_their_work_as_compose_starts_them(
     }
     ensure!(
         files(root.path())? == before,
-        "something is written beside the spool"
+        "something is written beside the volumes"
     );
     world.settled().await
 }
