@@ -91,6 +91,9 @@ enum Command {
     /// It can be stopped at any time; what it says of its progress on stderr is where
     /// --incarnation, --partition and --from let it go on.
     Verify(Verify),
+    /// Ask the consumer that runs here with this configuration whether it is ready; exit code 1
+    /// and the reason if not.
+    Healthcheck,
     /// Print the annotated defaults.
     Config,
 }
@@ -283,6 +286,7 @@ async fn main() -> anyhow::Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
+        Command::Healthcheck => audit_service::admin::healthcheck(&load()?.admin)?,
         Command::Config => print!("{DEFAULTS}"),
     }
     Ok(ExitCode::SUCCESS)

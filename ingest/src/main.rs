@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use audit_ingest::{Config, drain, run};
 use audit_schema::ProjectId;
+use audit_service::admin::healthcheck;
 use audit_service::keys::{Grant, Scope, create_key};
 use audit_service::{tasks, telemetry};
 use clap::{Args, Parser, Subcommand};
@@ -43,6 +44,13 @@ enum Command {
         /// The folder of the spool; without it, that of the configuration.
         #[arg(long, value_name = "FOLDER")]
         spool: Option<PathBuf>,
+    },
+    /// Asks the instance that runs here with this configuration whether it is ready; exit code 1
+    /// and the reason if not.
+    Healthcheck {
+        /// A TOML file that overrides defaults, as for `run`.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
     },
     /// Manages API keys.
     Keys {
@@ -103,6 +111,10 @@ async fn main() -> anyhow::Result<ExitCode> {
             };
             let ended = tasks::until_signal(draining).await;
             Ok(exit_code(ended.map_err(anyhow::Error::new)))
+        }
+        Command::Healthcheck { config } => {
+            healthcheck(&Config::load(config.as_deref())?.admin)?;
+            Ok(ExitCode::SUCCESS)
         }
         Command::Keys {
             command: KeysCommand::Create(new),

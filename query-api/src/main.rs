@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use audit_query_api::{Config, run};
+use audit_service::admin::healthcheck;
 use audit_service::tasks::until_signal;
 use clap::{Parser, Subcommand};
 
@@ -23,17 +24,28 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+    /// Asks the instance that runs here with this configuration whether it is ready; exit code 1
+    /// and the reason if not.
+    Healthcheck {
+        /// A TOML file, as for `run`.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let Arguments {
-        command: Command::Run { config },
-    } = Arguments::parse();
-    let config = Config::load(config.as_deref())?;
-    until_signal(|shutdown| run(config, shutdown))
-        .await
-        .context("audit-query-api stopped")
+    match Arguments::parse().command {
+        Command::Run { config } => {
+            let config = Config::load(config.as_deref())?;
+            until_signal(|shutdown| run(config, shutdown))
+                .await
+                .context("audit-query-api stopped")
+        }
+        Command::Healthcheck { config } => {
+            Ok(healthcheck(&Config::load(config.as_deref())?.admin)?)
+        }
+    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod bad_input;
 mod better_auth;
 mod clickhouse_answers;
 mod clocks;
+mod containers;
 mod deaths;
 mod engine_faults;
 mod erasure;
@@ -135,6 +136,7 @@ fn trials(stack: &Arc<Option<Stack>>) -> Vec<Trial> {
         clocks::a_clock_of_clickhouse_that_jumps_loses_and_doubles_nothing,
         clocks::a_clock_of_clickhouse_set_back_under_an_insert_in_doubt_doubles_nothing,
         clocks::a_clock_of_the_consumer_that_jumps_loses_and_doubles_nothing,
+        containers::the_images_do_their_work_as_compose_starts_them,
         kafka_faults::the_leader_of_a_partition_killed_among_three_brokers_stops_nothing,
         kafka_security::events_travel_over_tls_under_every_kind_of_login,
         kafka_security::what_keeps_a_producer_from_kafka_is_named,

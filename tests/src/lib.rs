@@ -9,7 +9,9 @@
 
 pub mod certificates;
 pub mod clock;
+pub mod compose;
 pub mod fault_proxy;
+pub mod image;
 pub mod kafka_proxy;
 pub mod live;
 pub mod process;
