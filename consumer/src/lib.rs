@@ -29,6 +29,7 @@ pub mod skip;
 pub mod source;
 pub mod store;
 pub mod topic;
+pub mod traced;
 pub mod verify;
 pub mod writer;
 
@@ -38,7 +39,7 @@ use audit_schema::migrate::MigrateError;
 use audit_service::Tasks;
 use audit_service::admin::{self, Readiness};
 use audit_service::tasks::{Failure, TasksError};
-use audit_service::telemetry;
+use audit_service::{telemetry, traces};
 use tokio_util::sync::CancellationToken;
 
 use crate::assignments::Parts;
@@ -130,6 +131,8 @@ pub async fn run(
 /// Runs the consumer with its admin port, as the service does.
 pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
     let recorder = telemetry::init(&config.telemetry).map_err(failed("telemetry"))?;
+    let traces = traces::begin("audit-consumer", &config.telemetry.traces);
+    let traces = traces.map_err(failed("traces"))?;
     describe_metrics();
     tracing::info!(config = ?config, "consumer starts");
     let readiness = Readiness::new(shutdown.clone());
@@ -148,7 +151,9 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<(), Ru
     );
     let budget = config.shutdown.budget.saturating_mul(3);
     tasks.spawn("consumer", run(config, readiness, freshness, shutdown));
-    tasks.join(budget).await?;
+    let ended = tasks.join(budget).await;
+    traces.finish().await;
+    ended?;
     tracing::info!("consumer stopped");
     Ok(())
 }

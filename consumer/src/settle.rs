@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use audit_schema::OffsetRange;
+use audit_schema::{OffsetRange, TraceParent};
 use audit_schema::row::Millis;
+use audit_service::traces::{Span, SpanKind};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,7 @@ use crate::batch::PartitionId;
 use crate::error::{InsertError, ReadError};
 use crate::metrics;
 use crate::store::{Store, Watermark};
+use crate::traced::Traced;
 
 /// How long it is paused after a slow round, at most.
 const MOST_PAUSE: Duration = Duration::from_secs(1);
@@ -39,6 +41,8 @@ pub struct Progress {
 struct State {
     /// Everything below it was answered.
     answered: u64,
+    /// The spans of what was answered since it was last counted.
+    traced: Traced,
     /// Where the log ended at some times, ascending.
     ends: VecDeque<(Millis, u64)>,
     complete_up_to: Millis,
@@ -70,9 +74,11 @@ impl Progress {
         self.settled.send_replace(settled);
     }
 
-    /// Says that everything below `end` was answered.
-    pub fn answered(&self, end: u64) {
-        self.state().answered = end;
+    /// Says that everything below `end` was answered, and in which span.
+    pub fn answered(&self, end: u64, span: Option<TraceParent>) {
+        let mut state = self.state();
+        state.answered = end;
+        state.traced.note(span);
     }
 
     /// Says that the log ended at `end` when Kafka's clock had not reached `time` yet.
@@ -223,7 +229,13 @@ impl<S: Store> Settler<S> {
                 .iter()
                 .map(|(progress, range)| (progress.id, *range))
                 .collect();
-            let found = self.store.count(&ranges).await?;
+            let mut traced = Traced::default();
+            for (progress, _) in &open {
+                let spans = std::mem::take(&mut progress.state().traced);
+                traced.note(spans.places().iter().copied());
+            }
+            let span = Span::of_several("settle", SpanKind::Internal, traced.places());
+            let found = span.within(self.store.count(&ranges)).await?;
             for (progress, range) in open {
                 let (offsets, rows) = found
                     .iter()

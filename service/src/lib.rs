@@ -11,6 +11,7 @@ pub mod rate_limit;
 pub mod suggestion;
 pub mod tasks;
 pub mod telemetry;
+pub mod traces;
 
 pub use api::ApiError;
 pub use tasks::Tasks;
