@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use audit_schema::{OffsetRange, TraceParent};
 use audit_schema::row::Millis;
+use audit_schema::{OffsetRange, TraceParent};
 use audit_service::traces::{Span, SpanKind};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;

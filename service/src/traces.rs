@@ -17,8 +17,8 @@ use axum::http::uri::Scheme;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 pub use opentelemetry::trace::SpanKind;
 use opentelemetry::trace::{
-    FutureExt as _, Link, SpanContext, SpanId, Status, TraceContextExt as _, TraceFlags,
-    TraceId, TraceState, Tracer as _, TracerProvider as _,
+    FutureExt as _, Link, SpanContext, SpanId, Status, TraceContextExt as _, TraceFlags, TraceId,
+    TraceState, Tracer as _, TracerProvider as _,
 };
 use opentelemetry::{Context, KeyValue, Value};
 use opentelemetry_otlp::{
@@ -211,7 +211,9 @@ impl Span {
     /// one of them is.
     pub fn of_several(name: &'static str, kind: SpanKind, traces: &[TraceParent]) -> Self {
         Self::make(|tracer| {
-            let links = traces.iter().map(|parent| Link::with_context(remote(*parent)));
+            let links = traces
+                .iter()
+                .map(|parent| Link::with_context(remote(*parent)));
             tracer
                 .span_builder(name)
                 .with_kind(kind)
@@ -221,7 +223,9 @@ impl Span {
     }
 
     fn make(make: impl FnOnce(&SdkTracer) -> opentelemetry_sdk::trace::Span) -> Self {
-        let context = TRACER.get().map(|tracer| Context::new().with_span(make(tracer)));
+        let context = TRACER
+            .get()
+            .map(|tracer| Context::new().with_span(make(tracer)));
         Self(context.filter(|context| of_context(context).is_some()))
     }
 
@@ -256,7 +260,11 @@ fn of_context(context: &Context) -> Option<TraceParent> {
     if !place.is_sampled() {
         return None;
     }
-    TraceParent::new(place.trace_id().to_bytes(), place.span_id().to_bytes(), true)
+    TraceParent::new(
+        place.trace_id().to_bytes(),
+        place.span_id().to_bytes(),
+        true,
+    )
 }
 
 /// Where something elsewhere is.
@@ -287,10 +295,19 @@ mod tests {
                 "endpoint = '{endpoint}'\nsampling = {sampling}\nheaders = {{ {headers} }}"
             ))
         };
-        for endpoint in ["", "http://collector:4318", "https://otlp.example.com/otlp/"] {
+        for endpoint in [
+            "",
+            "http://collector:4318",
+            "https://otlp.example.com/otlp/",
+        ] {
             assert_eq!(with(endpoint, "0.5", "x_team = 'secret'"), 0, "{endpoint}");
         }
-        for endpoint in ["collector:4318", "grpc://collector:4317", "http://c/?a=b", "/v1"] {
+        for endpoint in [
+            "collector:4318",
+            "grpc://collector:4317",
+            "http://c/?a=b",
+            "/v1",
+        ] {
             assert_eq!(with(endpoint, "1", ""), 1, "{endpoint}");
         }
         for sampling in ["-0.1", "1.1", "nan"] {

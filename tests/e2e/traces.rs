@@ -18,8 +18,8 @@ use rdkafka::{Message as _, Offset, TopicPartitionList};
 use reqwest::StatusCode;
 use serde_json::json;
 
-use rustix::process::Signal;
 use audit_tests::world::{Key, PARTITIONS, World};
+use rustix::process::Signal;
 
 const SERVICES: [&str; 3] = ["INGEST", "CONSUMER", "QUERY_API"];
 
@@ -76,7 +76,11 @@ async fn send(world: &World, url: &str, key: &Key, parent: &str) -> anyhow::Resu
         .header("x-api-key", &key.secret)
         .header("traceparent", parent);
     let answer = request.json(&event).send().await?;
-    ensure!(answer.status() == StatusCode::OK, "{}", answer.text().await?);
+    ensure!(
+        answer.status() == StatusCode::OK,
+        "{}",
+        answer.text().await?
+    );
     Ok(())
 }
 
@@ -152,7 +156,10 @@ pub(crate) async fn a_trace_leads_from_a_request_to_its_insert(
     let spans = collector.told();
     let request = named(&spans, "POST /v1/events")?;
     ensure!(hex(&request.trace_id) == trace, "{request:?}");
-    ensure!(hex(&request.parent_span_id) == "00f067aa0ba902b7", "{request:?}");
+    ensure!(
+        hex(&request.parent_span_id) == "00f067aa0ba902b7",
+        "{request:?}"
+    );
     let header = format!("00-{trace}-{}-01", hex(&request.span_id));
     ensure!(header_of_the_record(&world)? == Some(header));
     let insert = named(&spans, "insert")?;
@@ -169,7 +176,10 @@ pub(crate) async fn a_trace_leads_from_a_request_to_its_insert(
     ensure!(spans.len() == 6, "{spans:#?}");
     let values = spans.iter().flat_map(|span| &span.attributes);
     for value in values.filter_map(|attribute| attribute.value.as_ref()?.value.as_ref()) {
-        ensure!(!matches!(value, Any::StringValue(text) if text.contains("ann")), "{value:?}");
+        ensure!(
+            !matches!(value, Any::StringValue(text) if text.contains("ann")),
+            "{value:?}"
+        );
     }
     Ok(())
 }
@@ -196,7 +206,10 @@ pub(crate) async fn by_default_nobody_is_told_of_a_trace(world: Arc<World>) -> a
 pub(crate) async fn a_collector_that_is_away_is_said_once_and_stops_nothing(
     world: Arc<World>,
 ) -> anyhow::Result<()> {
-    world.set("AUDIT_INGEST_TELEMETRY__TRACES__ENDPOINT", "http://127.0.0.1:1");
+    world.set(
+        "AUDIT_INGEST_TELEMETRY__TRACES__ENDPOINT",
+        "http://127.0.0.1:1",
+    );
     world.migrate()?;
     let key = world.key("acme", &["write"])?;
     let mut ingest = world.ingest().await?;
@@ -208,7 +221,10 @@ pub(crate) async fn a_collector_that_is_away_is_said_once_and_stops_nothing(
     send(&world, &ingest.url, &key, parent).await?;
     let said = "the collector does not take traces";
     let find = |line: &str| line.contains(said).then_some(());
-    ingest.process.says("the collector to be missed", find).await?;
+    ingest
+        .process
+        .says("the collector to be missed", find)
+        .await?;
     ensure!(ingest.process.stop(Signal::TERM).await?);
     let printed = ingest.process.printed();
     ensure!(printed.matches(said).count() == 1, "{printed}");
