@@ -17,6 +17,7 @@ use rdkafka::message::Headers;
 use rdkafka::{Message as _, Offset, TopicPartitionList};
 use reqwest::StatusCode;
 use serde_json::json;
+use tokio::task::JoinSet;
 
 use audit_tests::world::{Key, PARTITIONS, World};
 use rustix::process::Signal;
@@ -30,6 +31,8 @@ const TOKEN: &str = "a-token-of-the-collector";
 struct Collector {
     url: String,
     told: Arc<Mutex<Vec<Span>>>,
+    /// Ends with it.
+    _serving: JoinSet<std::io::Result<()>>,
 }
 
 impl Collector {
@@ -40,9 +43,13 @@ impl Collector {
             .with_state(Arc::clone(&told));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", listener.local_addr()?);
-        // Ends with the runtime of the test.
-        tokio::spawn(axum::serve(listener, routes).into_future());
-        Ok(Self { url, told })
+        let mut serving = JoinSet::new();
+        serving.spawn(axum::serve(listener, routes).into_future());
+        Ok(Self {
+            url,
+            told,
+            _serving: serving,
+        })
     }
 
     fn told(&self) -> Vec<Span> {
@@ -110,7 +117,8 @@ fn named<'a>(spans: &'a [Span], name: &str) -> anyhow::Result<&'a Span> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits = |text, byte| format!("{text}{byte:02x}");
+    bytes.iter().fold(String::new(), digits)
 }
 
 fn links_to(span: &Span, other: &Span) -> bool {
