@@ -92,6 +92,7 @@ fn take(values: &[Vec<u8>]) -> Batch {
                 value,
                 version: Some(wire::VERSION.as_bytes()),
                 maybe_delivered: false,
+                trace_parent: None,
             })
             .expect("the next one");
     }

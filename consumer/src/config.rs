@@ -316,6 +316,7 @@ impl Validate for Config {
             self.batch.max_bytes == 0 || self.batch.most_bytes() >= ONE_PART_BYTES,
             "batch.max_bytes must be 1 to 134217727: twice as many have to fit one part",
         );
+        complaints.extend(self.telemetry.complaints());
         complaints
     }
 }

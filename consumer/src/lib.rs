@@ -35,6 +35,7 @@ pub mod skip;
 pub mod source;
 pub mod store;
 pub mod topic;
+pub mod traced;
 pub mod verify;
 pub mod writer;
 
@@ -44,7 +45,7 @@ use audit_schema::migrate::MigrateError;
 use audit_service::Tasks;
 use audit_service::admin::{self, Readiness};
 use audit_service::tasks::{Failure, TasksError};
-use audit_service::telemetry;
+use audit_service::{telemetry, traces};
 use tokio_util::sync::CancellationToken;
 
 use crate::assignments::Parts;
@@ -147,6 +148,8 @@ pub async fn run(
 /// Runs the consumer with its admin port, as the service does.
 pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
     let recorder = telemetry::init(&config.telemetry).map_err(failed("telemetry"))?;
+    let traces = traces::begin("audit-consumer", &config.telemetry.traces);
+    let traces = traces.map_err(failed("traces"))?;
     describe_metrics();
     tracing::info!(config = ?config, "consumer starts");
     let readiness = Readiness::new(shutdown.clone());
@@ -165,7 +168,9 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<(), Ru
     );
     let budget = config.shutdown.budget.saturating_mul(3);
     tasks.spawn("consumer", run(config, readiness, freshness, shutdown));
-    tasks.join(budget).await?;
+    let ended = tasks.join(budget).await;
+    traces.finish().await;
+    ended?;
     tracing::info!("consumer stopped");
     Ok(())
 }

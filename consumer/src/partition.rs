@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use audit_schema::OffsetRange;
 use audit_schema::row::Millis;
+use audit_service::traces::{self, Span, SpanKind};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -245,7 +246,8 @@ impl<O: Offsets, S: Store> Partition<O, S> {
                 () = self.progress.short() => return Ok(()),
                 batch = batches.recv() => {
                     let batch = batch.ok_or(PartitionError::Fenced)?;
-                    if self.write(batch, start).await? == Written::StartAgain {
+                    let span = insert_span(&batch);
+                    if span.within(self.write(batch, start)).await? == Written::StartAgain {
                         return Ok(());
                     }
                     self.tell(Command::Ready { partition: self.id.partition })?;
@@ -311,7 +313,8 @@ impl<O: Offsets, S: Store> Partition<O, S> {
             batch.bytes = batch.bytes(),
             "batch answered"
         );
-        self.progress.answered(range.end(), batch.first_logged_at());
+        self.progress
+            .answered(range.end(), batch.first_logged_at(), traces::current());
         self.settler.wake();
         Ok(Written::Answered)
     }
@@ -416,6 +419,17 @@ impl<O, S> Drop for Partition<O, S> {
     fn drop(&mut self) {
         self.settler.leave(&self.progress);
     }
+}
+
+/// The write of a batch, linked to the reports of its events.
+fn insert_span(batch: &Batch) -> Span {
+    let span = Span::of_several("insert", SpanKind::Consumer, batch.traced().places());
+    span.say("messaging.system", "kafka");
+    let partition = i64::from(batch.id().partition);
+    span.say("messaging.destination.partition.id", partition);
+    let rows = i64::try_from(batch.rows()).unwrap_or(i64::MAX);
+    span.say("messaging.batch.message_count", rows);
+    span
 }
 
 /// Waits that grow from 100 ms to 1 s: a ClickHouse that is back is noticed soon.

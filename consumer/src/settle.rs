@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use audit_schema::OffsetRange;
 use audit_schema::row::Millis;
+use audit_schema::{OffsetRange, TraceParent};
+use audit_service::traces::{Span, SpanKind};
 use chrono::Utc;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -20,6 +21,7 @@ use crate::batch::PartitionId;
 use crate::error::{InsertError, ReadError};
 use crate::metrics;
 use crate::store::{Store, Watermark};
+use crate::traced::Traced;
 
 /// How long it is paused after a slow round, at most.
 const MOST_PAUSE: Duration = Duration::from_secs(1);
@@ -43,6 +45,8 @@ struct State {
     /// Of answered batches that are not readable yet, where each ends, and when Kafka took its first
     /// record; ascending.
     waiting: VecDeque<(u64, Millis)>,
+    /// The spans of what was answered since it was last counted.
+    traced: Traced,
     /// Where the log ended at some times, ascending.
     ends: VecDeque<(Millis, u64)>,
     complete_up_to: Millis,
@@ -77,10 +81,11 @@ impl Progress {
     }
 
     /// Says that everything below `end` was answered, last a batch whose first record Kafka took at
-    /// `logged_at`.
-    pub fn answered(&self, end: u64, logged_at: Option<Millis>) {
+    /// `logged_at`, and in which span.
+    pub fn answered(&self, end: u64, logged_at: Option<Millis>, span: Option<TraceParent>) {
         let mut state = self.state();
         state.answered = end;
+        state.traced.note(span);
         // Bounded while nothing settles.
         if let Some(logged_at) = logged_at
             && state.waiting.len() < 64
@@ -237,7 +242,13 @@ impl<S: Store> Settler<S> {
                 .iter()
                 .map(|(progress, range)| (progress.id, *range))
                 .collect();
-            let found = self.store.count(&ranges).await?;
+            let mut traced = Traced::default();
+            for (progress, _) in &open {
+                let spans = std::mem::take(&mut progress.state().traced);
+                traced.note(spans.places().iter().copied());
+            }
+            let span = Span::of_several("settle", SpanKind::Internal, traced.places());
+            let found = span.within(self.store.count(&ranges)).await?;
             for (progress, range) in open {
                 let (offsets, rows) = found
                     .iter()

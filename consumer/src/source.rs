@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use audit_schema::row::Millis;
-use audit_schema::{OffsetRange, wire};
+use audit_schema::{OffsetRange, TraceParent, wire};
+use audit_service::traces;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers};
@@ -432,13 +433,16 @@ pub(crate) fn offset(message: &BorrowedMessage<'_>) -> u64 {
 
 /// A record as a batch takes it.
 pub(crate) fn record<'a>(message: &'a BorrowedMessage<'_>) -> Record<'a> {
-    let (mut version, mut maybe_delivered) = (None, false);
+    let (mut version, mut maybe_delivered, mut trace_parent) = (None, false, None);
     for header in message.headers().into_iter().flat_map(Headers::iter) {
         match header.key {
             wire::VERSION_HEADER if version.is_none() => {
                 version = Some(header.value.unwrap_or_default());
             }
             wire::MAYBE_DELIVERED_HEADER => maybe_delivered = true,
+            wire::TRACE_PARENT_HEADER if traces::are_on() => {
+                trace_parent = TraceParent::parse(header.value.unwrap_or_default());
+            }
             _ => {}
         }
     }
@@ -449,6 +453,7 @@ pub(crate) fn record<'a>(message: &'a BorrowedMessage<'_>) -> Record<'a> {
         value: message.payload().unwrap_or_default(),
         version,
         maybe_delivered,
+        trace_parent: trace_parent.filter(TraceParent::is_sampled),
     }
 }
 

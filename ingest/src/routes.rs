@@ -6,7 +6,7 @@ use audit_producer::Producer;
 use audit_schema::{Event, EventId};
 use audit_service::http::LimitedBody;
 use audit_service::keys::{ApiKeys, Identity, Scope};
-use audit_service::{ApiError, auth};
+use audit_service::{ApiError, auth, traces};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
@@ -51,7 +51,8 @@ async fn track_event(
 ) -> Result<Json<Taken>, ApiError> {
     let deadline = Instant::now() + ingest.confirm_timeout;
     let taken = async {
-        let event = track::parse(&body.bytes, caller.project)?;
+        let mut event = track::parse(&body.bytes, caller.project)?;
+        event.trace_parent = traces::current();
         confirm(ingest.producer.publish(&event), deadline).await?;
         Ok(Taken { id: event.id })
     }
@@ -73,10 +74,12 @@ async fn create_events(
 ) -> Result<Response, ApiError> {
     let deadline = Instant::now() + ingest.confirm_timeout;
     let now = Utc::now();
+    let trace_parent = traces::current();
     let under_way: Vec<_> = events::split(&body.bytes)?
         .into_iter()
         .map(|item| {
-            let parsed = events::parse(item, caller.project.clone(), now)?;
+            let mut parsed = events::parse(item, caller.project.clone(), now)?;
+            parsed.event.trace_parent = trace_parent;
             let event: &Event<'_> = &parsed.event;
             let receipt = if parsed.maybe_delivered {
                 ingest.producer.publish_maybe_delivered(event)

@@ -9,6 +9,7 @@ use audit_service::keys::{ApiKeys, KeysError};
 use audit_service::tasks::TasksError;
 use audit_service::telemetry::PrometheusHandle;
 use audit_service::tls::TlsError;
+use audit_service::traces::{self, TracesError};
 use audit_service::{Tasks, http};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +32,9 @@ pub enum RunError {
     /// There is no producer: mend the section `kafka`.
     #[error("the producer cannot be made")]
     Producer(#[from] CreateError),
+    /// Traces cannot be exported: mend the section `telemetry.traces`.
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     /// A part of the service failed.
     #[error(transparent)]
     Tasks(#[from] TasksError),
@@ -49,6 +53,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     tracing::info!(config = ?config, "starting");
+    let traces = traces::begin("audit-ingest", &config.telemetry.traces)?;
     crate::metrics::describe();
     audit_producer::describe();
     let keys = ApiKeys::open(&config.keys.file)?;
@@ -79,6 +84,7 @@ pub async fn run(
 
     let ended = tasks.join(config.shutdown.requests).await;
     let left = producer.close(config.shutdown.events).await;
+    traces.finish().await;
     ended?;
     if left.given_up > 0 {
         return Err(RunError::GivenUp {

@@ -79,6 +79,10 @@ impl Client {
         if record.maybe_delivered {
             headers = headers.insert(header(wire::MAYBE_DELIVERED_HEADER, Some("1")));
         }
+        if let Some(parent) = record.trace_parent {
+            let parent = parent.to_string();
+            headers = headers.insert(header(wire::TRACE_PARENT_HEADER, Some(&parent)));
+        }
         #[expect(
             clippy::cast_possible_truncation,
             reason = "64 bits on every machine librdkafka is built for here; others wrap after 2^32"

@@ -348,6 +348,7 @@ impl Delivery {
                 key: wire::key(report).into_bytes(),
                 value,
                 maybe_delivered,
+                trace_parent: None,
             };
             let (answer, receiver) = oneshot::channel();
             self.reports.push((report.id, receiver));

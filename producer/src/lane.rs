@@ -20,6 +20,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use audit_schema::TraceParent;
 use tokio::sync::oneshot;
 
 use crate::durability::Durability;
@@ -44,6 +45,8 @@ pub(crate) struct Record {
     pub(crate) key: Vec<u8>,
     pub(crate) value: Vec<u8>,
     pub(crate) maybe_delivered: bool,
+    /// The trace it is reported in; the spool does not keep it.
+    pub(crate) trace_parent: Option<TraceParent>,
 }
 
 impl Record {
@@ -288,6 +291,7 @@ impl Lane {
             key: entry.key,
             value: entry.value,
             maybe_delivered: entry.maybe_delivered,
+            trace_parent: None,
         };
         self.occupancy.enter_anyway(record.cost());
         self.window.push_back(Place {
@@ -442,6 +446,7 @@ impl Spooling {
             key,
             value,
             maybe_delivered,
+            trace_parent: _,
         } = &pending.record;
         let appended = self.spool.append(kept, *maybe_delivered, key, value);
         self.is_full = appended.is_err();

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use audit_schema::{Event, wire};
+use audit_schema::{Event, TraceParent, wire};
 use chrono::Utc;
 use tokio::sync::oneshot;
 
@@ -147,6 +147,7 @@ impl Producer {
             key: wire::key(&event).into_bytes(),
             value,
             maybe_delivered,
+            trace_parent: event.trace_parent.filter(TraceParent::is_sampled),
         };
         let cost = record.cost();
         let occupancy = &handle.shared.occupancy;

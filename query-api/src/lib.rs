@@ -31,6 +31,7 @@ use audit_service::rate_limit::RateLimiter;
 use audit_service::tasks::TasksError;
 use audit_service::telemetry::{self, TelemetryError};
 use audit_service::tls::TlsError;
+use audit_service::traces::{self, TracesError};
 use audit_service::{ApiError, Tasks, auth, http};
 use axum::Router;
 use axum::routing::{get, post};
@@ -188,6 +189,9 @@ pub enum RunError {
     /// Logs and metrics cannot be set up.
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
+    /// Traces cannot be exported.
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     /// There are no keys to check callers by.
     #[error(transparent)]
     Keys(#[from] KeysError),
@@ -213,6 +217,7 @@ pub enum RunError {
 /// Serves the API and the admin port until `shutdown`.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
     let recorded = telemetry::init(&config.telemetry)?;
+    let traces = traces::begin("audit-query-api", &config.telemetry.traces)?;
     metrics::describe();
     audit_producer::describe();
     tracing::info!(?config, "starting");
@@ -250,6 +255,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
             tracing::error!(reads = left.given_up, "reads of the log were not recorded");
         }
     }
+    traces.finish().await;
     Ok(ended?)
 }
 

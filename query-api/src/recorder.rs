@@ -6,6 +6,7 @@
 
 use audit_producer::Producer;
 use audit_schema::{Actor, Event, EventData, EventType};
+use audit_service::traces;
 use futures_util::FutureExt;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -82,6 +83,7 @@ impl Recorder {
                 .organization_id(caller.reach.organization.clone().unwrap_or_default())
                 .request_id(caller.request_id.clone())
                 .event_data(data)
+                .trace_parent(traces::current())
                 .build()
         };
         let refused = match event() {

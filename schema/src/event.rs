@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::event_data::{EventData, MAX_DEPTH};
-use crate::{EventId, EventType, ProjectId};
+use crate::{EventId, EventType, ProjectId, TraceParent};
 
 /// Last year an event's time may lie in: the table's `DateTime64(3)` ends with 2299.
 const LAST_YEAR: i32 = 2299;
@@ -90,6 +90,9 @@ pub struct Event<'a> {
     /// Everything else, as it was sent.
     #[serde(borrow, default)]
     pub event_data: EventData<'a>,
+    /// The trace that its report belongs to. It travels beside the event and is not stored.
+    #[serde(skip)]
+    pub trace_parent: Option<TraceParent>,
 }
 
 impl Event<'static> {
@@ -115,6 +118,7 @@ impl Event<'static> {
                 user_agent: Cow::Borrowed(""),
                 location: Location::default(),
                 event_data: EventData::default(),
+                trace_parent: None,
             },
         }
     }
@@ -327,6 +331,13 @@ impl EventBuilder {
     #[must_use]
     pub fn event_data(mut self, data: EventData<'static>) -> Self {
         self.event.event_data = data;
+        self
+    }
+
+    /// Says which trace the report belongs to: the `traceparent` of the span that it is made in.
+    #[must_use]
+    pub fn trace_parent(mut self, parent: impl Into<Option<TraceParent>>) -> Self {
+        self.event.trace_parent = parent.into();
         self
     }
 

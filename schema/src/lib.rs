@@ -9,6 +9,7 @@ mod event_data;
 mod event_type;
 mod id;
 mod position;
+mod trace_parent;
 pub mod wire;
 
 #[cfg(feature = "clickhouse")]
@@ -41,3 +42,4 @@ pub use event_type::{
 };
 pub use id::{EventId, InvalidId, ProjectId};
 pub use position::{OffsetRange, Position};
+pub use trace_parent::TraceParent;

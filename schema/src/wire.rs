@@ -2,7 +2,8 @@
 //!
 //! One event is one record. Its value is the event as JSON, its key is project and event key, so
 //! that all of one user or organization keep their order in one partition, and its headers say
-//! which version of this contract it was written to and whether it may have been sent before.
+//! which version of this contract it was written to, whether it may have been sent before, and which
+//! trace it belongs to.
 
 use crate::{Event, ProjectId};
 
@@ -19,6 +20,10 @@ pub const VERSION: &str = "1";
 /// Header of a record whose event may already be in the topic: a client's retry, or a replay
 /// after a lost answer. Its presence counts, not its value.
 pub const MAYBE_DELIVERED_HEADER: &str = "audit-maybe-delivered";
+
+/// Header with the trace that the report of the event belongs to: a
+/// [`TraceParent`](crate::TraceParent) that is recorded. Optional; one that is not valid is ignored.
+pub const TRACE_PARENT_HEADER: &str = "traceparent";
 
 /// Largest encoded event, in bytes.
 pub const MAX_EVENT_BYTES: usize = 256 * 1024;

@@ -15,6 +15,7 @@ use tracing::Span;
 use crate::ApiError;
 use crate::keys::{ApiKeys, Identity, Scope};
 use crate::rate_limit::RateLimiter;
+use crate::traces;
 
 /// Requires a key with `scope` on every route of `router` so far, and holds each key to `limit`.
 ///
@@ -49,6 +50,7 @@ async fn pass(State(gate): State<Gate>, mut request: Request, next: Next) -> Res
     Span::current()
         .record("project", identity.project.as_str())
         .record("key", identity.key_name.as_str());
+    traces::say("audit.project", identity.project.to_string());
     if !identity.scopes.contains(&gate.scope) {
         return ApiError::Forbidden(gate.scope).into_response();
     }

@@ -28,6 +28,7 @@ pub use limits::LimitedBody;
 use limits::Limits;
 pub use settings::Http;
 
+use crate::traces::Span;
 use crate::{ApiError, metrics, telemetry};
 
 /// Longest text of a framework's refusal that is passed on.
@@ -104,7 +105,9 @@ async fn answer(State(limits): State<Limits>, mut request: Request, next: Next) 
         key = field::Empty
     );
 
-    let mut response = async {
+    let traced = Span::of_request(method, &route, request.headers());
+
+    let answered = async {
         let place = limits.enter();
         request.extensions_mut().insert(limits);
         let response = if let Err(overloaded) = &place {
@@ -134,10 +137,13 @@ async fn answer(State(limits): State<Limits>, mut request: Request, next: Next) 
         } else {
             tracing::debug!(status, duration_ms, "answered");
         }
+        traced.say("http.response.status_code", i64::from(status));
+        if status >= 500 {
+            traced.fail();
+        }
         response
-    }
-    .instrument(span)
-    .await;
+    };
+    let mut response = traced.within(answered).instrument(span).await;
 
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id.0);

@@ -13,6 +13,7 @@ pub mod suggestion;
 pub mod tasks;
 pub mod telemetry;
 pub mod tls;
+pub mod traces;
 
 pub use api::ApiError;
 pub use metrics::describe as describe_metrics;

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Validate;
+use crate::traces::Traces;
 
 /// Bounds of every histogram of seconds.
 const SECONDS: &[f64] = &[
@@ -25,6 +26,8 @@ pub struct Telemetry {
     pub filter: String,
     /// How they are written.
     pub format: Format,
+    /// Traces, which [`traces::begin`](crate::traces::begin) begins.
+    pub traces: Traces,
 }
 
 /// How logs are written.
@@ -41,11 +44,9 @@ pub enum Format {
 
 impl Validate for Telemetry {
     fn complaints(&self) -> Vec<String> {
-        EnvFilter::try_new(&self.filter)
-            .err()
-            .map(|error| format!("telemetry.filter is no log filter: {error}"))
-            .into_iter()
-            .collect()
+        let filter = EnvFilter::try_new(&self.filter).err();
+        let filter = filter.map(|error| format!("telemetry.filter is no log filter: {error}"));
+        filter.into_iter().chain(self.traces.complaints()).collect()
     }
 }
 

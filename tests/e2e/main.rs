@@ -40,6 +40,7 @@ mod round_trip;
 mod spool;
 mod tls;
 mod topics;
+mod traces;
 mod ways_out;
 
 use std::process::ExitCode;
@@ -159,6 +160,9 @@ fn trials(stack: &Arc<Option<Stack>>) -> Vec<Trial> {
         migrations::the_first_release_is_migrated_with_its_data,
         migrations::a_program_older_than_the_tables_goes_on_but_does_not_migrate_them,
         migrations::a_plan_changes_nothing_and_says_what_there_is,
+        traces::a_trace_leads_from_a_request_to_its_insert,
+        traces::by_default_nobody_is_told_of_a_trace,
+        traces::a_collector_that_is_away_is_said_once_and_stops_nothing,
         offsets_by_hand::a_group_deleted_by_hand_changes_nothing,
         offsets_by_hand::offsets_moved_while_the_consumer_runs_change_nothing,
         back_pressure::a_clickhouse_that_stands_still_costs_neither_memory_nor_partitions,

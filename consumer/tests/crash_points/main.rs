@@ -67,6 +67,7 @@ async fn feed(mut commands: mpsc::UnboundedReceiver<Command>, rows: usize) {
                 value,
                 version: None,
                 maybe_delivered: false,
+                trace_parent: None,
             };
             batch.push(&record).unwrap();
             *next += 1;

@@ -100,6 +100,7 @@ impl World {
             key: vec![key],
             value: event.to_le_bytes().to_vec(),
             maybe_delivered: false,
+            trace_parent: None,
         };
         if !self.occupancy.enter(record.cost()) {
             self.refused.insert(event);

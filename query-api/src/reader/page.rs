@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use audit_schema::row::EventRow;
+use audit_service::traces::Span;
 use clickhouse::Row;
 
 use super::total::{Count, Total};
@@ -129,11 +130,15 @@ impl Admitted<'_> {
         let total = async {
             match total {
                 Some(total) => Ok((Total::Exactly(*total), None)),
-                None => Ok((self.total(filter, set).await?, Some(begun.elapsed()))),
+                None => {
+                    let counted = Span::part("total").within(self.total(filter, set)).await?;
+                    Ok((counted, Some(begun.elapsed())))
+                }
             }
         };
         let rows = async {
-            let found = self.rows(filter, set, slice, u64::MAX).await?;
+            let found = self.rows(filter, set, slice, u64::MAX);
+            let found = Span::part("page").within(found).await?;
             Ok((found.rows, begun.elapsed()))
         };
         let ((rows, found), (total, counted)) = tokio::try_join!(rows, total)?;
