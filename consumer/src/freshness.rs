@@ -201,6 +201,10 @@ impl Freshness {
         for (partition, known) in &mut state.partitions {
             known.seen(now);
             metrics::oldest_unreadable(*partition, known.oldest_unreadable(now));
+            if known.log_end == 0 && known.settled > 0 {
+                // Kafka did not tell yet where its log ends.
+                continue;
+            }
             let complete_up_to = known.complete_up_to;
             let complete_up_to = (complete_up_to > Millis::default()).then_some(complete_up_to.0);
             metrics::freshness(*partition, known.log_end, known.settled, complete_up_to);

@@ -6,6 +6,7 @@ use anyhow::ensure;
 use audit_schema::access::{READER, WRITER, statements};
 use audit_schema::clickhouse::Engine;
 
+use audit_tests::process::{address, wait_until};
 use audit_tests::server::Server;
 use audit_tests::world::World;
 use rustix::process::Signal;
@@ -55,6 +56,15 @@ pub(crate) async fn the_services_need_no_more_rights_than_their_roles_have(
     let mut consumer = world.consumer().await?;
     world.publish(100).await?;
     world.stored(200).await?;
+    let admin = consumer.says("the admin port", address("admin port is open"));
+    let metrics = format!("http://{}/metrics", admin.await?);
+    wait_until("the state of ClickHouse", async || {
+        let told = world.http().get(&metrics).send().await?.text().await?;
+        let all = ["disk_free_bytes{", "parts{", "mutations{"];
+        let is_told = |what: &&str| told.contains(&format!("\naudit_consumer_clickhouse_{what}"));
+        Ok(all.iter().all(is_told).then_some(()))
+    })
+    .await?;
     world.run("audit-consumer", &["dead-letters", "list"])?;
     ensure!(consumer.stop(Signal::TERM).await?);
 
