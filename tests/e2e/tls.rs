@@ -52,7 +52,7 @@ fn ask_clickhouse(world: &World, url: &str, ca: &Path, secret: &Path) {
 fn listen(world: &World, certificate: &Path, key: &Path, ca: &Path) {
     let apis = ["INGEST", "QUERY_API"];
     let all = ["INGEST", "QUERY_API", "CONSUMER"];
-    for (services, section) in [(&apis[..], "HTTP"), (&all, "ADMIN")] {
+    for (services, section) in [(&apis[..], "HTTP"), (&all[..], "ADMIN")] {
         let tls = |name: &str| format!("{section}__TLS__{name}");
         let file = |path: &Path| path.display().to_string();
         set(world, services, &tls("CERTIFICATE"), &file(certificate));
