@@ -53,13 +53,15 @@ lint:
 audit:
 	cargo deny check advisories
 
-# What is in each program: CycloneDX documents in target/sbom.
+# What is in each program that is installed: CycloneDX documents in target/sbom.
 CYCLONEDX := target/tools/bin/cargo-cyclonedx
 
 sbom: $(CYCLONEDX)
-	$(CYCLONEDX) cyclonedx --quiet --format json --describe binaries --target x86_64-unknown-linux-gnu
+	$(CYCLONEDX) cyclonedx --quiet --format json --spec-version 1.5 --describe binaries \
+		--target x86_64-unknown-linux-gnu
 	mkdir -p target/sbom
-	find . -name '*_bin.cdx.json' -not -path './target/*' -exec mv -t target/sbom {} +
+	mv consumer/*_bin.cdx.json deploy/local/*_bin.cdx.json ingest/*_bin.cdx.json query-api/*_bin.cdx.json target/sbom
+	rm -f tests/*_bin.cdx.json
 
 $(CYCLONEDX):
 	cargo install cargo-cyclonedx --version 0.5.9 --locked --root target/tools

@@ -263,7 +263,7 @@ fn bytes(path: &Path) -> Result<Vec<u8>, TlsError> {
     })
 }
 
-fn no_pem(path: &Path, wanted: &'static str, reason: impl ToString) -> TlsError {
+fn no_pem(path: &Path, wanted: &'static str, reason: &dyn std::fmt::Display) -> TlsError {
     TlsError::Pem {
         path: path.to_owned(),
         wanted,
@@ -275,16 +275,16 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     const WANTED: &str = "certificate";
     let found = CertificateDer::pem_slice_iter(&bytes(path)?)
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| no_pem(path, WANTED, error))?;
+        .map_err(|error| no_pem(path, WANTED, &error))?;
     if found.is_empty() {
-        return Err(no_pem(path, WANTED, "none was found"));
+        return Err(no_pem(path, WANTED, &"none was found"));
     }
     Ok(found)
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_slice(&bytes(path)?)
-        .map_err(|error| no_pem(path, "private key without a password", error))
+        .map_err(|error| no_pem(path, "private key without a password", &error))
 }
 
 /// When the first certificate of the chain expires, in seconds since 1970.
@@ -292,7 +292,7 @@ fn first_expiry(chain: &[CertificateDer<'_>], path: &Path) -> Result<i64, TlsErr
     let mut first = i64::MAX;
     for certificate in chain {
         let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
-            .map_err(|error| no_pem(path, "certificate that can be read", error))?;
+            .map_err(|error| no_pem(path, "certificate that can be read", &error))?;
         first = first.min(parsed.validity().not_after.timestamp());
     }
     Ok(first)

@@ -7,18 +7,18 @@ use std::time::Duration;
 use anyhow::ensure;
 use audit_producer::{CheckError, Producer, ProducerConfig};
 use audit_tests::process::wait_until;
-use audit_tests::secured_kafka::{Properties, STRANGER, SecuredKafka, WRITER};
+use audit_tests::secured_kafka::{STRANGER, SecuredKafka, WRITER};
 use audit_tests::world::World;
 use reqwest::{Method, StatusCode};
 use rustix::process::Signal;
 use serde_json::json;
 
 /// Lets the services started from now on reach Kafka through a secured listener.
-fn secure(world: &World, brokers: &str, properties: Properties) {
+fn secure(world: &World, brokers: &str, properties: &[(&str, String)]) {
     for service in ["INGEST", "CONSUMER"] {
         let name = |key: &str| format!("AUDIT_{service}_KAFKA__{key}");
         world.set(&name("BROKERS"), brokers);
-        for (property, value) in &properties {
+        for (property, value) in properties {
             let property = property.to_uppercase().replace('.', "_");
             world.set(&name(&format!("PROPERTIES__{property}")), value);
         }
@@ -40,7 +40,7 @@ pub(crate) async fn events_travel_over_tls_under_every_kind_of_login(
                 *value = format!("file:{}", secret.display());
             }
         }
-        secure(&world, brokers, properties);
+        secure(&world, brokers, &properties);
         let (mut consumer, ingest) = (world.consumer().await?, world.ingest().await?);
         let url = format!("{}/events/track", ingest.url);
         let event = json!({"eventType": "user_signed_in", "eventKey": "u"});
@@ -137,7 +137,7 @@ pub(crate) async fn a_wrong_password_is_said_once_and_events_wait_in_the_spool(
     secure(
         &world,
         &kafka.brokers,
-        kafka.properties((WRITER.0, "wrong")),
+        &kafka.properties((WRITER.0, "wrong")),
     );
     let ingest = world.ingest().await?;
     let url = format!("{}/events/track", ingest.url);
@@ -160,7 +160,7 @@ pub(crate) async fn a_wrong_password_is_said_once_and_events_wait_in_the_spool(
     ensure!(times == 1, "said {times} times");
     drop(ingest);
 
-    secure(&world, &kafka.brokers, kafka.properties(WRITER));
+    secure(&world, &kafka.brokers, &kafka.properties(WRITER));
     let (_consumer, _ingest) = (world.consumer().await?, world.ingest().await?);
     world.stored(3).await
 }

@@ -38,6 +38,29 @@ fn set(world: &World, services: &[&str], key: &str, value: &str) {
     }
 }
 
+/// Lets the services started from now on ask ClickHouse over TLS, with the password in a file.
+fn ask_clickhouse(world: &World, url: &str, ca: &Path, secret: &Path) {
+    let readers = ["CONSUMER", "QUERY_API"];
+    set(world, &readers, "CLICKHOUSE__URL", url);
+    set(world, &readers, "CLICKHOUSE__CA", &ca.display().to_string());
+    set(world, &readers, "CLICKHOUSE__USER", "default");
+    let password = format!("file:{}", secret.display());
+    set(world, &readers, "CLICKHOUSE__PASSWORD", &password);
+}
+
+/// Lets them speak TLS themselves, and ask for certificates at their admin ports.
+fn listen(world: &World, certificate: &Path, key: &Path, ca: &Path) {
+    let apis = ["INGEST", "QUERY_API"];
+    let all = ["INGEST", "QUERY_API", "CONSUMER"];
+    for (services, section) in [(&apis[..], "HTTP"), (&all[..], "ADMIN")] {
+        let tls = |name: &str| format!("{section}__TLS__{name}");
+        let file = |path: &Path| path.display().to_string();
+        set(world, services, &tls("CERTIFICATE"), &file(certificate));
+        set(world, services, &tls("KEY"), &file(key));
+    }
+    set(world, &all, "ADMIN__TLS__CLIENT_CA", &ca.display().to_string());
+}
+
 pub(crate) async fn every_hop_is_encrypted_and_secrets_are_in_files(
     world: Arc<World>,
 ) -> anyhow::Result<()> {
@@ -51,44 +74,14 @@ pub(crate) async fn every_hop_is_encrypted_and_secrets_are_in_files(
     std::fs::write(&secret, format!("{PASSWORD}\n"))?;
     let mut engine = Server::engine(&world)?;
     let secret_file = secret.display().to_string();
-    engine.arguments = vec!["--password-file".to_owned(), secret_file.clone()];
+    engine.arguments = vec!["--password-file".to_owned(), secret_file];
     engine.run().await?;
     world.use_engine(&format!("http://default:{PASSWORD}@{}", engine.address()));
     let proxy = TlsProxy::start(&engine.address(), &authority.sign("clickhouse")?)?;
 
-    let readers = ["CONSUMER", "QUERY_API"];
-    set(&world, &readers, "CLICKHOUSE__URL", &proxy.url());
-    set(
-        &world,
-        &readers,
-        "CLICKHOUSE__CA",
-        &ca.display().to_string(),
-    );
-    set(&world, &readers, "CLICKHOUSE__USER", "default");
-    let password = format!("file:{secret_file}");
-    set(&world, &readers, "CLICKHOUSE__PASSWORD", &password);
+    ask_clickhouse(&world, &proxy.url(), ca, &secret);
     let [certificate, key] = authority.sign("audit")?.keep(folder, "audit")?;
-    for (services, section) in [
-        (&["INGEST", "QUERY_API"][..], "HTTP"),
-        (&["INGEST", "QUERY_API", "CONSUMER"], "ADMIN"),
-    ] {
-        let tls = |key: &str| format!("{section}__TLS__{key}");
-        set(
-            &world,
-            services,
-            &tls("CERTIFICATE"),
-            &certificate.display().to_string(),
-        );
-        set(&world, services, &tls("KEY"), &key.display().to_string());
-        if section == "ADMIN" {
-            set(
-                &world,
-                services,
-                &tls("CLIENT_CA"),
-                &ca.display().to_string(),
-            );
-        }
-    }
+    listen(&world, &certificate, &key, ca);
 
     world.migrate()?;
     let api_key = world.key("acme", &["write", "read"])?;
