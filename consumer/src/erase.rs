@@ -379,7 +379,8 @@ async fn rewrite(stored: &Stored<'_>, wanted: &Erase, person: &Person) -> Result
 /// Publishes an event, marked as one that may have been published before.
 async fn publish(topic: &Topic, event: &Event<'_>) -> Result<(), KafkaError> {
     let (key, value) = (wire::key(event), wire::encode(event).unwrap_or_default());
-    let sent = Publisher::new(topic)?.publish(None, &key, &value)?;
+    let publisher = Publisher::new(topic)?;
+    let sent = publisher.publish(None, &key, &value)?;
     sent.delivered().await.map(|_| ())
 }
 
