@@ -246,7 +246,7 @@ impl<'a> Letters<'a> {
         }
         let asked = self.client.query_raw(&sql).param("kinds", kinds);
         let rows = asked.fetch_all::<LetterRow>().await.map_err(|error| {
-            if crate::writer::is_refusal(&error) {
+            if crate::shards::is_refusal(&error) {
                 ReadError::Refused(error)
             } else {
                 ReadError::Unavailable(error)

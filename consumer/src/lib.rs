@@ -23,6 +23,7 @@ pub mod replay;
 mod reread;
 mod self_audit;
 pub mod settle;
+mod shards;
 pub mod skip;
 pub mod source;
 pub mod store;
@@ -93,8 +94,7 @@ pub async fn run(
         freshness: freshness.clone(),
     };
     let (interval, budget) = (config.settle.interval, config.shutdown.budget);
-    let engine = config.clickhouse.options().engine;
-    let auditor = Auditor::in_background(settler.store().client().clone(), &engine);
+    let auditor = Auditor::in_background(&config.clickhouse);
     let audit = config.audit;
 
     // Counting goes on until all that is held is written.
