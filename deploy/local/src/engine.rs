@@ -39,6 +39,11 @@ const ABORT: Duration = Duration::from_secs(5);
 
 const CONFIG: &str = include_str!("../engine/config.xml");
 const USERS: &str = include_str!("../engine/users.xml");
+/// What the user may do beside that when there is a cluster.
+const CLUSTER_GRANTS: &str = "\
+    <query>GRANT CLUSTER ON *.*</query>\
+    <query>GRANT READ, WRITE ON REMOTE</query>\
+    <query>GRANT TABLE ENGINE ON Distributed</query>";
 
 /// `audit-local engine`.
 #[derive(Debug, Args)]
@@ -64,6 +69,10 @@ pub struct Options {
     /// How many bytes of rows one insert may bring.
     #[arg(long, default_value_t = 512 << 20)]
     max_insert_bytes: u64,
+    /// A file of further elements of the engine's configuration, `<zookeeper>` and the like, with which
+    /// it may make replicated and distributed tables.
+    #[arg(long, hide = true)]
+    cluster: Option<PathBuf>,
     /// Die with this process, which must be our parent.
     #[arg(long, hide = true)]
     die_with_parent: Option<u32>,
@@ -93,7 +102,14 @@ pub fn run(options: Options, cache: &Path) -> anyhow::Result<()> {
         Some(library) => library,
         None => fetch::engine_library(cache)?,
     };
-    let config = configure(&folder, options.max_memory)?;
+    let cluster = match &options.cluster {
+        Some(file) => Some(
+            std::fs::read_to_string(file)
+                .with_context(|| format!("cannot read {}", file.display()))?,
+        ),
+        None => None,
+    };
+    let config = configure(&folder, options.max_memory, cluster.as_deref())?;
     let engine = Arc::new(Engine::open(&library, &folder.join("clickhouse"), &config)?);
     let server = Server {
         engine: Arc::clone(&engine),
@@ -172,11 +188,13 @@ async fn serve(server: Server, listen: SocketAddr) -> anyhow::Result<()> {
 }
 
 /// Writes the configuration beside the data and returns its path.
-fn configure(folder: &Path, max_memory: u64) -> anyhow::Result<PathBuf> {
+fn configure(folder: &Path, max_memory: u64, cluster: Option<&str>) -> anyhow::Result<PathBuf> {
     let users = folder.join("users.xml");
     let config = folder.join("config.xml");
-    std::fs::write(&users, USERS)?;
+    let grants = cluster.map_or("", |_| CLUSTER_GRANTS);
+    std::fs::write(&users, USERS.replace("{cluster}", grants))?;
     let text = CONFIG
+        .replace("{cluster}", cluster.unwrap_or_default())
         .replace("{users}", &users.display().to_string())
         .replace("{memory}", &max_memory.to_string());
     std::fs::write(&config, text)?;
