@@ -108,9 +108,10 @@ pub(crate) async fn tables_end_the_same_wherever_their_migration_died(
                 ..database.address()
             });
             // The database is there when the first statement has made it.
-            let client = match statement.contains(&database.name) {
-                true => server,
-                false => database.client(),
+            let client = if statement.contains(&database.name) {
+                server
+            } else {
+                database.client()
             };
             client.query_raw(statement).execute().await?;
         }

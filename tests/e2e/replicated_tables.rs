@@ -35,66 +35,69 @@ async fn replica(world: &World, name: &str, zookeeper: &Server) -> anyhow::Resul
     Ok(engine)
 }
 
+/// Makes the tables of a replica, each statement twice: repeated it changes nothing.
+async fn make(world: &World, url: &str) -> anyhow::Result<()> {
+    let options = Options {
+        engine: Engine::Cluster("audit".to_owned()),
+        fsync: false,
+    };
+    let on_cluster = " ON CLUSTER 'audit'";
+    let address = Address {
+        url,
+        database: &world.database,
+        user: "",
+        password: "",
+    };
+    let server = connect(Address {
+        database: "default",
+        ..address
+    });
+    let (mut altered, mut made) = (0, 0);
+    for step in [
+        plan(address, &options).await?,
+        plan(address, &options).await?,
+    ]
+    .concat()
+    {
+        for statement in &step.statements {
+            let tables = statement.starts_with("CREATE TABLE IF NOT EXISTS")
+                || statement.starts_with("CREATE OR REPLACE TABLE");
+            ensure!(
+                statement.contains(on_cluster) || statement.starts_with("CREATE OR REPLACE VIEW"),
+                "on one server only: {statement}"
+            );
+            if statement.starts_with("ALTER TABLE") {
+                altered += 1;
+                continue;
+            }
+            made += usize::from(tables);
+            let client = if step.version == 0 {
+                server.clone()
+            } else {
+                connect(address)
+            };
+            let alone = statement.replace(on_cluster, "");
+            client.query_raw(&alone).execute().await?;
+        }
+    }
+    ensure!(
+        made >= 2 * 9 && altered >= 2,
+        "{made} made, {altered} altered"
+    );
+    Ok(())
+}
+
 pub(crate) async fn the_tables_of_a_cluster_are_registered_as_replicas_of_each_other(
     world: Arc<World>,
 ) -> anyhow::Result<()> {
     world.broken_on_purpose();
     let mut zookeeper = Server::zookeeper(world.logs())?;
     zookeeper.run().await?;
-    let options = Options {
-        engine: Engine::Cluster("audit".to_owned()),
-        fsync: false,
-    };
-    let on_cluster = " ON CLUSTER 'audit'";
     let mut engines = Vec::new();
     for name in ["a", "b"] {
         let engine = replica(&world, name, &zookeeper).await?;
         world.use_engine(&engine.url());
-        let url = engine.url();
-        let address = Address {
-            url: &url,
-            database: &world.database,
-            user: "",
-            password: "",
-        };
-        let server = connect(Address {
-            database: "default",
-            ..address
-        });
-        let (mut altered, mut made) = (0, 0);
-        // Twice: a statement that is repeated changes nothing.
-        for step in [
-            plan(address, &options).await?,
-            plan(address, &options).await?,
-        ]
-        .concat()
-        {
-            for statement in &step.statements {
-                let tables = statement.starts_with("CREATE TABLE IF NOT EXISTS")
-                    || statement.starts_with("CREATE OR REPLACE TABLE");
-                ensure!(
-                    statement.contains(on_cluster)
-                        || statement.starts_with("CREATE OR REPLACE VIEW"),
-                    "on one server only: {statement}"
-                );
-                if statement.starts_with("ALTER TABLE") {
-                    altered += 1;
-                    continue;
-                }
-                made += usize::from(tables);
-                let client = if step.version == 0 {
-                    server.clone()
-                } else {
-                    connect(address)
-                };
-                let alone = statement.replace(on_cluster, "");
-                client.query_raw(&alone).execute().await?;
-            }
-        }
-        ensure!(
-            made >= 2 * 9 && altered >= 2,
-            "{made} made, {altered} altered"
-        );
+        make(&world, &engine.url()).await?;
         engines.push(engine);
     }
 
