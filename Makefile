@@ -36,10 +36,10 @@ bench: tools
 	@cargo build --release --workspace --bins
 	@target/release/audit-bench $(PART) $(FLAGS)
 
-# A million arbitrary inputs each for what reads foreign bytes: the spool, and bodies of requests.
+# A million arbitrary inputs each for what reads foreign bytes: the spool, bodies of requests, and files.
 fuzz:
-	PROPTEST_CASES=1000000 cargo test --release --package audit-producer --package audit-ingest --lib -- \
-		arbitrary_bytes arbitrary_bodies arbitrary_harm
+	PROPTEST_CASES=1000000 cargo test --release --package audit-producer --package audit-ingest \
+		--package audit-consumer --lib -- arbitrary_bytes arbitrary_bodies arbitrary_harm arbitrary_documents
 
 # What CI checks beside the tests.
 lint:

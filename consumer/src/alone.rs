@@ -103,6 +103,43 @@ pub enum WayOutError {
     /// Letters of this kind stand for no event.
     #[error("dead letters of kind {0} are not replayed: there is no event to publish")]
     NotReplayable(String),
+    /// A mutation does not get on.
+    #[error(
+        "clickhouse fails to rewrite {table}: {reason}; it tries again by itself: mend that and run \
+         this again"
+    )]
+    Mutation {
+        /// The table.
+        table: String,
+        /// What it says.
+        reason: String,
+    },
+    /// More identifiers than are looked for at once.
+    #[error(
+        "{0} identifiers or more were found in the events of this user: is it one person? Nothing was \
+         erased"
+    )]
+    TooManyIdentifiers(usize),
+    /// Something was stored that no insert should have brought.
+    #[error(
+        "{events} events and {letters} dead letters of the person are still stored: is every consumer \
+         of this version? Run it again"
+    )]
+    NotErased {
+        /// How many events.
+        events: u64,
+        /// How many dead letters.
+        letters: usize,
+    },
+    /// The event that records an erasure cannot exist.
+    #[error("the erasure cannot be recorded as an event, so it is not begun: {0}")]
+    Unrecordable(String),
+    /// Kafka did not confirm the event that records an erasure.
+    #[error(
+        "the data is erased, but kafka did not confirm the event that records it; run it again, it \
+         is recorded once"
+    )]
+    Unrecorded(#[source] KafkaError),
     /// A thread of this process panicked.
     #[error("a thread of this command panicked")]
     Panicked(#[from] tokio::task::JoinError),

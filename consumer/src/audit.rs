@@ -1,4 +1,5 @@
-//! The audit: is every offset of a range in exactly one of the two tables?
+//! The audit: is every offset of a range in exactly one of the two tables, or taken away by
+//! retention?
 //!
 //! It needs only ClickHouse, and believes nothing but the rows. It is asked range by range: one
 //! question reads at most [`STEP`] offsets and keeps one bit of each, so that a table of any size
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::PartitionId;
 use crate::config::ClickHouse;
+use crate::removed;
 use crate::shards::{Shard, Shards};
 
 /// How many offsets are looked at together.
@@ -56,13 +58,22 @@ pub struct Counted {
     pub rows: u64,
     /// Different offsets.
     pub offsets: u64,
+    /// Different offsets that are stored, or that retention took away.
+    pub accounted: u64,
+}
+
+impl Counted {
+    /// How many offsets retention took away.
+    pub fn removed(&self) -> u64 {
+        self.accounted.saturating_sub(self.offsets)
+    }
 }
 
 /// What is wrong with a range, or with several together.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Finding {
-    /// How many offsets are in neither table.
+    /// How many offsets are in neither table and were not taken away by retention.
     pub missing: u64,
     /// How many rows there are beyond one per offset.
     pub doubled: u64,
@@ -128,6 +139,8 @@ pub struct Extent {
     pub id: PartitionId,
     /// From its lowest to its highest stored offset, if there is one.
     pub stored: Option<OffsetRange>,
+    /// The lowest offset that retention took away, if it did.
+    pub removed_from: Option<u64>,
     /// The settled offset; 0 if none was written down.
     pub settled: u64,
 }
@@ -224,7 +237,7 @@ impl Auditor {
                     incarnation: row.incarnation,
                     partition: row.partition,
                 };
-                extents.insert(id, (None, row.next));
+                extents.insert(id, row.next);
             }
             for table in [&self.events, &self.dead_letters] {
                 let mut last = None;
@@ -234,21 +247,23 @@ impl Auditor {
                 }
             }
         }
-        for (id, (stored, _)) in &mut extents {
-            let lowest = self.end(*id, End::Lowest).await?;
-            let highest = self.end(*id, End::Highest).await?;
-            *stored = lowest
-                .zip(highest)
-                .and_then(|(first, last)| OffsetRange::new(first, last));
-        }
-        Ok(extents
-            .into_iter()
-            .map(|(id, (stored, settled))| Extent {
+        let mut found = Vec::new();
+        for (id, settled) in extents {
+            // In this order: what goes meanwhile is written down before.
+            let lowest = self.end(id, End::Lowest).await?;
+            let highest = self.end(id, End::Highest).await?;
+            let shard = self.shards.of(id.partition);
+            let removed: Vec<OffsetRow> = self.ask(shard, &[], &removed::lowest(id)).await?;
+            found.push(Extent {
                 id,
-                stored,
+                stored: lowest
+                    .zip(highest)
+                    .and_then(|(first, last)| OffsetRange::new(first, last)),
+                removed_from: removed.first().map(|row| row.offset),
                 settled,
-            })
-            .collect())
+            });
+        }
+        Ok(found)
     }
 
     /// The settled offset of a partition; 0 if none was written down.
@@ -317,16 +332,24 @@ impl Auditor {
         range: OffsetRange,
         named: usize,
     ) -> Result<(Counted, Finding), Error> {
-        let offsets = self.offsets(id, range);
+        let stored = offsets_in(&self.events, &self.dead_letters, id, range);
         let sql = format!(
-            "SELECT count() AS rows, toUInt64(groupBitmap(toUInt32(offset - {}))) AS offsets \
-             FROM ({offsets})",
-            range.first()
+            "SELECT sum(there) AS rows, toUInt64(groupBitmapMergeIf(bits, stored)) AS offsets, \
+             toUInt64(groupBitmapMerge(bits)) AS accounted FROM (\
+               SELECT count() AS there, groupBitmapState(offset) AS bits, true AS stored \
+               FROM ({stored}) UNION ALL \
+               SELECT toUInt64(0) AS there, bits, false AS stored FROM ({}))",
+            removed::bits_in(id, range)
         );
-        let counted: Vec<Counted> = self.rows(id, &sql).await?;
+        let mut counted: Vec<Counted> = self.rows(id, &sql).await?;
+        if counted.iter().any(|found| found.accounted < range.len()) {
+            // Retention writes down what it takes away before, but one question may have looked for
+            // that first and for the rows last.
+            counted = self.rows(id, &sql).await?;
+        }
         let counted = counted.into_iter().next().ok_or(Error::RowNotFound)?;
         let mut finding = Finding {
-            missing: range.len().saturating_sub(counted.offsets),
+            missing: range.len().saturating_sub(counted.accounted),
             doubled: counted.rows.saturating_sub(counted.offsets),
             ..Finding::default()
         };
@@ -338,7 +361,7 @@ impl Auditor {
                     &format!(
                         "SELECT min(offset) AS first, max(offset) AS last FROM (\
                        SELECT offset, offset - row_number() OVER (ORDER BY offset) AS difference \
-                       FROM (SELECT offset FROM ({offsets}) GROUP BY offset HAVING count() > 1)\
+                       FROM (SELECT offset FROM ({stored}) GROUP BY offset HAVING count() > 1)\
                      ) GROUP BY difference ORDER BY first LIMIT {named}"
                     ),
                 )
@@ -352,20 +375,16 @@ impl Auditor {
                         "SELECT before AS first, toUInt64(offset - 1) AS last FROM (\
                        SELECT offset, lagInFrame(offset + 1, 1, toUInt64({})) OVER \
                        (ORDER BY offset ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS before \
-                       FROM ({offsets} UNION ALL SELECT toUInt64({}) AS offset)\
+                       FROM ({stored} UNION ALL {} UNION ALL SELECT toUInt64({}) AS offset)\
                      ) WHERE offset > before ORDER BY first LIMIT {named}",
                         range.first(),
+                        removed::offsets_in(id, range),
                         range.end()
                     ),
                 )
                 .await?;
         }
         Ok((counted, finding))
-    }
-
-    /// A question for the offsets of a range in both tables, each as often as it is there.
-    fn offsets(&self, id: PartitionId, range: OffsetRange) -> String {
-        offsets_in(&self.events, &self.dead_letters, id, range)
     }
 }
 

@@ -9,11 +9,12 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::time::Instant;
 
-use audit_schema::dead_letter::{ABSENT, DUPLICATE, DeadLetter, SKIPPED};
-use audit_schema::row::{EventColumns, Millis};
+use audit_schema::dead_letter::{ABSENT, DEAD_LETTERS, DUPLICATE, DeadLetter, SKIPPED};
+use audit_schema::row::{EVENTS, EventColumns, Millis};
 use audit_schema::{OffsetRange, Position, wire};
-use chrono::{DateTime, Datelike, Months, NaiveDate, NaiveTime, Utc};
 use uuid::Uuid;
+
+use crate::month;
 
 /// One partition in one life of the topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -58,6 +59,16 @@ pub enum Table {
     DeadLetters,
     /// Events.
     Events,
+}
+
+impl Table {
+    /// The name it is read by.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DeadLetters => DEAD_LETTERS,
+            Self::Events => EVENTS,
+        }
+    }
 }
 
 /// Why a record cannot be the next one of a batch.
@@ -171,7 +182,8 @@ impl Batch {
         }
         self.bytes = self.bytes.saturating_add(record.value.len());
         self.last_logged_at = Some(record.logged_at);
-        self.month.get_or_insert_with(|| month(record.logged_at));
+        self.month
+            .get_or_insert_with(|| month::around(record.logged_at));
         self.next = self.next.saturating_add(1);
         Ok(())
     }
@@ -216,7 +228,7 @@ impl Batch {
             logged_at: self.last_logged_at.unwrap_or(logged_at),
         });
         let logged_at = *self.last_logged_at.get_or_insert(logged_at);
-        self.month.get_or_insert_with(|| month(logged_at));
+        self.month.get_or_insert_with(|| month::around(logged_at));
         self.next = run.end();
         Ok(())
     }
@@ -344,19 +356,11 @@ impl Batch {
     }
 }
 
-/// The month of a time, from its first millisecond to that of the next.
-fn month(time: Millis) -> Range<Millis> {
-    let day = DateTime::<Utc>::from(time).date_naive();
-    let first = day.with_day(1).unwrap_or(day);
-    let next = first.checked_add_months(Months::new(1)).unwrap_or(first);
-    let begin = |day: NaiveDate| day.and_time(NaiveTime::MIN).and_utc().into();
-    begin(first)..begin(next)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use audit_schema::{Event, EventType};
+    use chrono::{DateTime, Utc};
 
     const ID: PartitionId = PartitionId {
         incarnation: 1,

@@ -1,13 +1,18 @@
 //! The configuration of the consumer; `config.toml` says what each value means.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use audit_producer::RedactionConfig;
+use audit_schema::ProjectId;
 use audit_schema::clickhouse::{Address, Engine};
 use audit_schema::migrate::Options;
 use audit_service::admin::Admin;
 use audit_service::config::{Properties, Secret, Validate};
 use audit_service::telemetry::Telemetry;
-use serde::Deserialize;
+use humantime_serde::re::humantime;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 /// The annotated defaults.
 pub const DEFAULTS: &str = include_str!("../config.toml");
@@ -36,6 +41,10 @@ pub struct Config {
     pub settle: Settle,
     /// How the running consumer audits what it wrote.
     pub audit: Audit,
+    /// What is done to events of a file before they are published.
+    pub import: Import,
+    /// How long what is stored is kept.
+    pub retention: Retention,
     /// Where the admin port listens.
     pub admin: Admin,
     /// What is logged, and how.
@@ -96,6 +105,8 @@ pub struct ClickHouse {
     pub shards: String,
     /// Whether an insert is on disk when it is answered.
     pub fsync: bool,
+    /// Whether `migrate` also makes roles, and what bounds analysts.
+    pub access: bool,
     /// How long an insert may take.
     #[serde(with = "humantime_serde")]
     pub insert_timeout: Duration,
@@ -192,6 +203,86 @@ pub struct Audit {
     pub again: Duration,
 }
 
+/// What is done to events of a file before they are published.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Import {
+    /// What is removed from events that no producer of ours has published.
+    pub redaction: RedactionConfig,
+}
+
+/// How long what is stored is kept.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retention {
+    /// Events of projects that have nothing of their own.
+    pub keep: Keep,
+    /// Dead letters.
+    pub dead_letters: Keep,
+    /// How often the running consumer sees to it; `None`: not at all.
+    #[serde(deserialize_with = "or_never")]
+    pub run_every: Option<Duration>,
+    /// Events of these projects, for longer or shorter.
+    pub projects: BTreeMap<ProjectId, Keep>,
+}
+
+impl Retention {
+    /// Whether anything ever goes.
+    pub fn removes(&self) -> bool {
+        let mut all = self
+            .projects
+            .values()
+            .chain([&self.keep, &self.dead_letters]);
+        all.any(|keep| *keep != Keep::Forever)
+    }
+}
+
+/// How long something is kept, since Kafka took it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Keep {
+    /// For ever.
+    Forever,
+    /// For so long; not 0.
+    For(Duration),
+}
+
+impl Keep {
+    /// For how long, if not for ever.
+    pub fn span(self) -> Option<Duration> {
+        match self {
+            Self::Forever => None,
+            Self::For(span) => Some(span),
+        }
+    }
+}
+
+impl TryFrom<String> for Keep {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        span_or(&text, "forever").map(|span| span.map_or(Self::Forever, Self::For))
+    }
+}
+
+fn or_never<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    span_or(&text, "never").map_err(D::Error::custom)
+}
+
+/// A span of time, or `None` for `word`.
+fn span_or(text: &str, word: &str) -> Result<Option<Duration>, String> {
+    if text == word {
+        return Ok(None);
+    }
+    match humantime::parse_duration(text) {
+        Ok(span) if !span.is_zero() => Ok(Some(span)),
+        _ => Err(format!(
+            "{text:?} is neither a time such as \"90d\" nor {word:?}"
+        )),
+    }
+}
+
 /// How to stop.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -256,6 +347,17 @@ mod tests {
         let config: Config = audit_service::config::load("consumer", DEFAULTS, None).unwrap();
         assert_eq!(config.kafka.topic, audit_schema::wire::TOPIC);
         assert_eq!(config.batch.interval, Duration::from_millis(250));
+        assert!(!config.retention.removes());
+    }
+
+    #[test]
+    fn a_time_to_keep_is_a_time_or_for_ever() {
+        let keep = |text: &str| Keep::try_from(text.to_owned());
+        assert_eq!(keep("forever"), Ok(Keep::Forever));
+        assert_eq!(keep("90d"), Ok(Keep::For(Duration::from_secs(90 * 86_400))));
+        for wrong in ["", "0s", "90", "never", "-1d"] {
+            assert!(keep(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

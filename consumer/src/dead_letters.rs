@@ -131,7 +131,8 @@ impl fmt::Display for Letter {
     }
 }
 
-fn time(time: Millis) -> String {
+/// A time as people and machines read it: RFC 3339.
+pub(crate) fn time(time: Millis) -> String {
     DateTime::<Utc>::from(time).to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
@@ -177,6 +178,8 @@ pub struct Letters<'a> {
     selection: Selection,
     kinds: &'a [&'a str],
     with_bytes: bool,
+    /// Only letters whose bytes have one of these in them, unless it is empty.
+    naming: Vec<String>,
     after: Option<Position>,
     left: u64,
 }
@@ -195,8 +198,16 @@ impl<'a> Letters<'a> {
             selection,
             kinds,
             with_bytes,
+            naming: Vec::new(),
             after: None,
         }
+    }
+
+    /// Of these only the letters that may have one of `values` in their bytes, written in small or
+    /// large letters (ASCII), or as an escape of JSON. At most 255.
+    pub(crate) fn naming(mut self, values: Vec<String>) -> Self {
+        self.naming = values;
+        self
     }
 
     /// The next page; empty when there are no more.
@@ -226,13 +237,19 @@ impl<'a> Letters<'a> {
         } else {
             "''"
         };
+        let naming = if self.naming.is_empty() {
+            ""
+        } else {
+            " AND (multiSearchAnyCaseInsensitive(concat(record_key, '\\n', record_value), \
+             {naming:Array(String)}) OR position(record_value, '\\\\') > 0)"
+        };
         let sql = format!(
             "SELECT source_incarnation AS incarnation, source_partition AS partition, \
              source_offset AS offset, source_offset_last AS last_offset, \
              toString(kind) AS kind, reason, \
              toUnixTimestamp64Milli(logged_at) AS logged_at, base64Encode(record_key) AS key, \
              length(record_value) AS bytes, {value} AS value FROM {DEAD_LETTERS} AS letters \
-             WHERE letters.kind IN {{kinds:Array(String)}}{}{} \
+             WHERE letters.kind IN {{kinds:Array(String)}}{naming}{}{} \
              AND source_offset_last >= {} AND source_offset <= {}{after} \
              ORDER BY incarnation, partition, offset LIMIT {limit}",
             equals("source_incarnation", wanted.incarnation),
@@ -244,7 +261,10 @@ impl<'a> Letters<'a> {
         if let Some(kind) = &wanted.kind {
             kinds.retain(|known| known == kind);
         }
-        let asked = self.client.query_raw(&sql).param("kinds", kinds);
+        let mut asked = self.client.query_raw(&sql).param("kinds", kinds);
+        if !naming.is_empty() {
+            asked = asked.param("naming", &self.naming);
+        }
         let rows = asked.fetch_all::<LetterRow>().await.map_err(|error| {
             if crate::shards::is_refusal(&error) {
                 ReadError::Refused(error)

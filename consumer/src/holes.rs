@@ -1,4 +1,4 @@
-//! Holes: the offsets of a range that are in neither table.
+//! Holes: the offsets of a range that are in neither table and were not taken away by retention.
 
 use std::time::{Duration, Instant};
 

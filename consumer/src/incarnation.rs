@@ -2,7 +2,7 @@
 //!
 //! A topic deleted and created anew under the same name reuses offsets, so its life is part of
 //! every position. Kafka's name cannot tell two lives apart, the records can: the time Kafka took a
-//! record at is compared with the stored row.
+//! record at is compared with the stored row, or with what retention has written down of it.
 //!
 //! A new life is read from the beginning of the log, so a topic whose records are stored already
 //! cannot begin one: they would be stored a second time. One that was given more partitions has to,
@@ -24,6 +24,7 @@ use crate::batch::PartitionId;
 use crate::error::{InsertError, ReadError};
 use crate::holes;
 use crate::offsets::{Commit, Declared};
+use crate::removed;
 use crate::store::{Store, Watermark};
 use crate::topic::{Topic, TopicError, look_from};
 use crate::writer::Writer;
@@ -39,7 +40,7 @@ pub(crate) struct SourceRow {
 }
 
 impl SourceRow {
-    fn id(&self, partition: u32) -> PartitionId {
+    pub(crate) fn id(&self, partition: u32) -> PartitionId {
         PartitionId {
             incarnation: self.incarnation,
             partition,
@@ -62,7 +63,7 @@ struct StoredRow {
 /// What the record at the highest stored offset of a partition says of the topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Compared {
-    /// Nothing: there is no row.
+    /// Nothing: there is no row, and there never was.
     NothingStored,
     /// Nothing: Kafka does not have that record any more.
     Expired,
@@ -322,7 +323,8 @@ impl Topic {
         asked.await.map_err(TopicError::ClickHouse)
     }
 
-    /// Compares the record at the highest stored offset with its row. `Some` says what differs.
+    /// Compares the record at the highest stored offset with its row, or with what is written down of a
+    /// row that retention took away. `Some` says what differs.
     ///
     /// A record that expired, or a partition without rows, says nothing.
     pub async fn differs(&self, id: PartitionId) -> Result<Option<String>, TopicError> {
@@ -345,9 +347,11 @@ impl Topic {
         };
         let records = format!(" AND kind NOT IN ('{ABSENT}', '{SKIPPED}')");
         let sql = format!(
-            "SELECT offset, logged_at FROM ({} UNION ALL {}) ORDER BY offset DESC LIMIT 1",
+            "SELECT offset, logged_at FROM ({} UNION ALL {} UNION ALL {}) \
+             ORDER BY offset DESC LIMIT 1",
             highest(EVENTS, ""),
-            highest(DEAD_LETTERS, &records)
+            highest(DEAD_LETTERS, &records),
+            removed::highest(id)
         );
         let stored = self
             .client

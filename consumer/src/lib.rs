@@ -6,21 +6,28 @@ pub mod audit;
 pub mod batch;
 pub mod config;
 pub mod dead_letters;
+pub mod erase;
+pub mod erasures;
 pub mod error;
 pub mod freshness;
 pub mod group;
 mod holes;
+pub mod import;
 mod incarnation;
 mod membership;
 mod metrics;
 pub mod migrate;
+mod month;
 pub mod offsets;
 pub mod partition;
+mod publish;
 pub mod recovery;
 pub mod refill;
+mod removed;
 pub mod repair;
 pub mod replay;
 mod reread;
+pub mod retention;
 mod self_audit;
 pub mod settle;
 mod shards;
@@ -96,6 +103,7 @@ pub async fn run(
     let (interval, budget) = (config.settle.interval, config.shutdown.budget);
     let auditor = Auditor::in_background(&config.clickhouse);
     let audit = config.audit;
+    let retention = retention::watch(config.clone(), Arc::clone(&settler), shutdown.clone());
 
     // Counting goes on until all that is held is written.
     let written = CancellationToken::new();
@@ -113,6 +121,10 @@ pub async fn run(
     let audited = self_audit::run(auditor, Arc::clone(&settler), audit, written.clone());
     tasks.spawn("self audit", async move {
         audited.await;
+        Ok::<(), Failure>(())
+    });
+    tasks.spawn("retention", async move {
+        retention.await;
         Ok::<(), Failure>(())
     });
     tasks.spawn("settler", async move {

@@ -10,10 +10,13 @@ use anyhow::Context;
 use audit_consumer::audit::Auditor;
 use audit_consumer::config::{Config, DEFAULTS};
 use audit_consumer::dead_letters::{self, List};
+use audit_consumer::erase::{Erase, erase};
+use audit_consumer::import::{self, Import, ImportError, import};
 use audit_consumer::migrate::{Migrate, migrate};
 use audit_consumer::refill::{Refill, refill};
 use audit_consumer::repair::Repaired;
 use audit_consumer::replay::{Replay, replay};
+use audit_consumer::retention::{self, retention};
 use audit_consumer::skip::{Skip, skip};
 use audit_consumer::topic::Topic;
 use audit_consumer::verify::{Outcome, Scope, Step, Verdict};
@@ -58,9 +61,30 @@ enum Command {
     /// there is not doubled. Stop all consumers of the group first. Can be repeated. Exit code 1
     /// if something is still missing.
     Refill(Refill),
+    /// Take away rows that are older than `[retention]` says, so that nobody takes them for lost.
+    ///
+    /// Says which months would go, and how many rows of which project; with --yes it does it. What
+    /// goes is written down first, so `verify` goes on to hold, and `refill` does not bring it back.
+    /// Consumers can go on running. Can be repeated, and finishes what a run before it did not.
+    Retention(retention::Wanted),
     /// Look at records that could not become events, and publish them again.
     #[command(subcommand)]
     DeadLetters(DeadLetters),
+    /// Publish the events of a file: an export of this log, or of a Better Auth dashboard.
+    ///
+    /// Each keeps its id and time, and becomes one event of the project however often it is
+    /// imported; what is stored already is not published again. Consumers can go on running. It can
+    /// be stopped at any time; what it says of its progress on stderr is where --from-line lets it go
+    /// on, and without that it finds out itself what is left to do. Exit code 1 if something was
+    /// refused, if it was stopped, or if the file is not whole.
+    Import(Import),
+    /// Erase the personal data of a user, and keep it out.
+    ///
+    /// What events and dead letters say of the user is emptied; rows, positions and totals stay.
+    /// What arrives later of what happened before is stored without it: consumers go on running.
+    /// The erasure is an event of the log, `user_data_erased`. Can be repeated, and goes on where it
+    /// was cut off. Kafka's log, exports and backups are not changed.
+    Erase(Erase),
     /// Check that every offset is stored exactly once; exit code 1 if not, 2 if that cannot be
     /// said.
     ///
@@ -112,6 +136,17 @@ const UNKNOWN: u8 = 2;
 /// How long it is quiet about its progress, and how often it tells of it then.
 const PROGRESS: Duration = Duration::from_secs(2);
 
+/// Tells how far a long work is, given the time since it began.
+fn progress() -> impl FnMut(Duration, &dyn Display) {
+    let mut told = Duration::ZERO;
+    move |after, step| {
+        if after.saturating_sub(told) >= PROGRESS {
+            told = after;
+            eprintln!("{step}");
+        }
+    }
+}
+
 async fn verify(config: &Config, options: &Verify) -> anyhow::Result<ExitCode> {
     let client = audit_schema::clickhouse::connect(config.clickhouse.address());
     let topic = Topic::new(config, client);
@@ -128,13 +163,8 @@ async fn verify(config: &Config, options: &Verify) -> anyhow::Result<ExitCode> {
         logs.inspect_err(|error| eprintln!("not compared with the log of kafka: {error:#}"))
             .ok()
     };
-    let mut told = Duration::ZERO;
-    let progress = |step: Step| {
-        if step.after.saturating_sub(told) >= PROGRESS {
-            told = step.after;
-            eprintln!("{step}");
-        }
-    };
+    let mut tell = progress();
+    let progress = |step: Step| tell(step.after, &step);
     let each = |verdict: &Verdict| {
         if !options.json {
             println!("{verdict}");
@@ -200,6 +230,32 @@ async fn main() -> anyhow::Result<ExitCode> {
             if !refilled.holds() {
                 return Ok(ExitCode::FAILURE);
             }
+        }
+        Command::Import(wanted) => {
+            let config = load()?;
+            audit_service::telemetry::init(&config.telemetry)?;
+            let (mut tell, mut imported) = (progress(), None);
+            audit_service::tasks::until_signal(async |shutdown| {
+                let step = |step: import::Step| tell(step.after, &step);
+                imported = Some(import(&config, &wanted, shutdown, step).await?);
+                Ok::<(), ImportError>(())
+            })
+            .await?;
+            let imported = imported.context("the import did not end")?;
+            print(&imported, wanted.json)?;
+            if !imported.is_well() {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        Command::Retention(wanted) => {
+            let config = load()?;
+            audit_service::telemetry::init(&config.telemetry)?;
+            print(&retention(&config, &wanted).await?, wanted.json)?;
+        }
+        Command::Erase(wanted) => {
+            let config = load()?;
+            audit_service::telemetry::init(&config.telemetry)?;
+            print(&erase(&config, &wanted).await?, wanted.json)?;
         }
         Command::DeadLetters(DeadLetters::List(list)) => {
             let client = audit_schema::clickhouse::connect(load()?.clickhouse.address());
@@ -277,6 +333,26 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn nobody_in_particular_is_not_erased() {
+        let erase = |user| {
+            [
+                "audit-consumer",
+                "erase",
+                "--project",
+                "acme",
+                "--reason",
+                "r; Ana",
+                "--user",
+                user,
+            ]
+        };
+        assert!(Arguments::try_parse_from(erase("user-1")).is_ok());
+        for nobody in ["", "unknown"] {
+            assert!(Arguments::try_parse_from(erase(nobody)).is_err());
+        }
     }
 
     #[test]

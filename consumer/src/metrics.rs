@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use audit_schema::row::Millis;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 use crate::batch::{Batch, Table};
@@ -27,6 +28,9 @@ const OLDEST_UNREADABLE: &str = "audit_consumer_oldest_unreadable_seconds";
 const VERIFIED_OFFSET: &str = "audit_consumer_verified_offset";
 const MISSING_OFFSETS: &str = "audit_consumer_missing_offsets";
 const DOUBLED_ROWS: &str = "audit_consumer_doubled_rows";
+const OLDEST_ROW: &str = "audit_consumer_oldest_row_seconds";
+const RETENTION_RAN: &str = "audit_consumer_retention_last_run_seconds";
+const RETENTION_REMOVED: &str = "audit_consumer_retention_removed_rows_total";
 const STOPPED: &str = "audit_consumer_partition_stopped";
 
 /// Tells the recorder what each metric means.
@@ -77,6 +81,19 @@ pub fn describe() {
     describe_gauge!(
         DOUBLED_ROWS,
         "Rows beyond one per offset as last audited, by partition; must stay 0."
+    );
+    describe_gauge!(
+        OLDEST_ROW,
+        "When Kafka took the oldest row, in seconds since 1970, by table; 0 if there is none, and \
+         where another member has partition 0."
+    );
+    describe_gauge!(
+        RETENTION_RAN,
+        "When this process last ran retention to its end, in seconds since 1970."
+    );
+    describe_counter!(
+        RETENTION_REMOVED,
+        "Rows that retention of this process removed, by table."
     );
     describe_gauge!(
         STOPPED,
@@ -138,6 +155,27 @@ pub(crate) fn watermark(partition: u32, watermark: &Watermark) {
 )]
 pub(crate) fn log_end(partition: u32, end: u64) {
     gauge!(LOG_END, "partition" => partition.to_string()).set(end as f64);
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "gauges are floating point numbers"
+)]
+pub(crate) fn oldest_row(table: Table, oldest: Option<Millis>) {
+    let seconds = oldest.map_or(0.0, |oldest| oldest.0 as f64 / 1000.0);
+    gauge!(OLDEST_ROW, "table" => table.name()).set(seconds);
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "gauges are floating point numbers"
+)]
+pub(crate) fn retention_ran(at: Millis) {
+    gauge!(RETENTION_RAN).set(at.0 as f64 / 1000.0);
+}
+
+pub(crate) fn retention_removed(table: Table, rows: u64) {
+    counter!(RETENTION_REMOVED, "table" => table.name()).increment(rows);
 }
 
 pub(crate) fn stopped(partition: u32, stopped: bool) {

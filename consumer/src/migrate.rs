@@ -97,6 +97,10 @@ pub async fn migrate(config: &Config, wanted: &Migrate) -> Result<Migrated, RunE
         );
     };
     audit_schema::migrate::migrate(address, &options, wanted.repeat, each).await?;
+    if config.clickhouse.access {
+        audit_schema::access::apply(address, &options.engine).await?;
+        tracing::info!("roles, policies and limits are made");
+    }
     let created = topic.create().await?;
     let incarnation = topic.register(wanted.new_incarnation).await?;
     topic.check().await?;

@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 
 use audit_schema::dead_letter::UNDECODABLE;
+use audit_schema::row::Millis;
 use audit_schema::{EventId, Position, wire};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -85,13 +86,17 @@ fn of_position(topic: &str, letter: &Letter) -> EventId {
         offset,
     } = letter.position;
     let position = format!("{topic}/{incarnation}/{partition}/{offset}");
-    let digest = Sha256::digest(position.as_bytes());
+    derived_id(letter.logged_at, position.as_bytes())
+}
+
+/// The UUIDv7 of a time whose random part is derived from what it is the id of.
+pub(crate) fn derived_id(time: Millis, of: &[u8]) -> EventId {
     let mut random = [0; 10];
     random
         .iter_mut()
-        .zip(digest)
+        .zip(Sha256::digest(of))
         .for_each(|(to, from)| *to = from);
-    let millis = u64::try_from(letter.logged_at.0).unwrap_or(0);
+    let millis = u64::try_from(time.0).unwrap_or(0);
     uuid::Builder::from_unix_timestamp_millis(millis, &random)
         .into_uuid()
         .into()

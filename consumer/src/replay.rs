@@ -10,16 +10,13 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
-use std::time::Duration;
 
+use audit_schema::Position;
 use audit_schema::dead_letter::{KINDS, UNDECODABLE};
 use audit_schema::row::EVENTS;
-use audit_schema::{Position, wire};
 use clap::Args;
 use clickhouse::{Client, Row};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -28,11 +25,9 @@ use crate::alone::WayOutError;
 use crate::config::Config;
 use crate::dead_letters::{Letter, Letters, Selection};
 use crate::error::ReadError;
+use crate::publish::{Publisher, UnderWay};
 use crate::repair::{Prepared, Repaired, prepare};
 use crate::topic::Topic;
-
-/// How long Kafka may take to store one event.
-const DELIVERY: Duration = Duration::from_secs(60);
 
 /// What to replay.
 #[derive(Debug, Clone, Args)]
@@ -165,18 +160,8 @@ pub async fn replay(
     let client = audit_schema::clickhouse::connect(config.clickhouse.address());
     let topic = Topic::new(config, client.clone());
     topic.check().await?;
-    let producer = topic
-        .client_config()
-        .set("enable.idempotence", "true")
-        .set("acks", "all")
-        .set("compression.type", "zstd")
-        .set("linger.ms", "0")
-        .set("message.max.bytes", "1048576")
-        .set("delivery.timeout.ms", DELIVERY.as_millis().to_string())
-        .set("allow.auto.create.topics", "false")
-        .create()?;
-    let publisher = Publisher {
-        producer,
+    let republisher = Republisher {
+        publisher: Publisher::new(&topic)?,
         partitions: topic.partitions().await?,
         topic: topic.name(),
         client: &client,
@@ -184,8 +169,8 @@ pub async fn replay(
     };
     if let Some(repaired) = repaired {
         for line in repaired {
-            let item = publisher.named(&line).await?;
-            publisher.replay(vec![item], &mut each).await?;
+            let item = republisher.named(&line).await?;
+            republisher.replay(vec![item], &mut each).await?;
         }
         return Ok(());
     }
@@ -205,7 +190,7 @@ pub async fn replay(
             letter: Some(letter),
             repaired: None,
         });
-        publisher.replay(as_they_are.collect(), &mut each).await?;
+        republisher.replay(as_they_are.collect(), &mut each).await?;
     }
 }
 
@@ -217,15 +202,15 @@ struct StoredRow {
 }
 
 /// Publishes letters to the topic.
-struct Publisher<'a> {
-    producer: FutureProducer,
+struct Republisher<'a> {
+    publisher: Publisher,
     partitions: u32,
     topic: &'a str,
     client: &'a Client,
     yes: bool,
 }
 
-impl Publisher<'_> {
+impl Republisher<'_> {
     /// The letter that a repaired line names.
     async fn named<'a>(&self, line: &'a Repaired) -> Result<Item<'a>, ReadError> {
         let position = Position {
@@ -301,19 +286,12 @@ impl Publisher<'_> {
     /// has become smaller.
     fn send(&self, letter: Position, event: &Prepared) -> Sent {
         let partition = letter.partition.checked_rem(self.partitions).unwrap_or(0);
-        let header = |key, value| Header { key, value };
-        let record = FutureRecord::to(self.topic)
-            .partition(i32::try_from(partition).unwrap_or(i32::MAX))
-            .key(&event.key)
-            .payload(&event.value)
-            .headers(
-                OwnedHeaders::new_with_capacity(2)
-                    .insert(header(wire::VERSION_HEADER, Some(wire::VERSION)))
-                    .insert(header(wire::MAYBE_DELIVERED_HEADER, Some("1"))),
-            );
-        match self.producer.send_result(record) {
+        match self
+            .publisher
+            .publish(Some(partition), &event.key, &event.value)
+        {
             Ok(delivery) => Sent::UnderWay(event.id.to_string(), delivery),
-            Err((error, _)) => Sent::Ended(undelivered(&error)),
+            Err(error) => Sent::Ended(undelivered(&error)),
         }
     }
 
@@ -342,21 +320,20 @@ impl Publisher<'_> {
 /// What was done about a letter so far.
 enum Sent {
     Ended(Outcome),
-    UnderWay(String, DeliveryFuture),
+    UnderWay(String, UnderWay),
 }
 
 impl Sent {
     async fn outcome(self) -> Outcome {
         match self {
             Self::Ended(outcome) => outcome,
-            Self::UnderWay(event_id, delivery) => match delivery.await {
-                Ok(Ok(delivered)) => Outcome::Published {
+            Self::UnderWay(event_id, under_way) => match under_way.delivered().await {
+                Ok(delivered) => Outcome::Published {
                     event_id,
                     new_partition: delivered.partition,
                     new_offset: delivered.offset,
                 },
-                Ok(Err((error, _))) => undelivered(&error),
-                Err(_) => undelivered(&KafkaError::Canceled),
+                Err(error) => undelivered(&error),
             },
         }
     }

@@ -158,15 +158,6 @@ impl Walk {
             return Ok(());
         };
         let (_, finding) = auditor.look(id, range, NAMED).await?;
-        if finding.missing > 0 {
-            // Months that are dropped are not missed.
-            let lowest = auditor.end(id, End::Lowest).await?.unwrap_or(settled);
-            if lowest > range.first() {
-                self.wrong.retain(|block, _| *block > lowest / STEP);
-                self.next = Some(lowest);
-                return Ok(());
-            }
-        }
         self.found(id, range, &finding);
         self.next = Some(range.end());
         Ok(())

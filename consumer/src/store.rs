@@ -94,7 +94,7 @@ pub trait Store: fmt::Debug + Send + Sync {
         clock: Millis,
     ) -> impl Future<Output = Result<bool, ReadError>> + Send;
 
-    /// The offsets of a range that are in either table, ascending.
+    /// The offsets of a range that are in either table, or that retention took away, ascending.
     fn present(
         &self,
         id: PartitionId,
@@ -114,7 +114,8 @@ pub trait Store: fmt::Debug + Send + Sync {
         id: PartitionId,
     ) -> impl Future<Output = Result<Option<u64>, ReadError>> + Send;
 
-    /// Counts what is there of each range, in one question.
+    /// Counts what is there of each range, in one question. Retention takes nothing away that is
+    /// not settled.
     fn count(
         &self,
         ranges: &[(PartitionId, OffsetRange)],

@@ -1,8 +1,9 @@
-//! Verify: every offset of every partition is in exactly one of the two tables.
+//! Verify: every offset of every partition is in exactly one of the two tables, or was taken away by
+//! retention, which says so.
 //!
 //! What is below the settled offset was counted before and has to be there. Above it an insert
 //! may be under way, so a hole there is only told to be one when it stays after the consumer has
-//! had time to settle it. A partition begins at its lowest stored offset; if Kafka can be asked,
+//! had time to settle it. A partition begins at its lowest offset that is stored or was taken away; if Kafka can be asked,
 //! nothing that its log still has may lie below that.
 
 use std::collections::BTreeMap;
@@ -101,6 +102,8 @@ pub struct Verdict {
     pub settled_offset: u64,
     /// How many rows there are; a dead letter counts once for each offset it stands for.
     pub rows: u64,
+    /// How many offsets have none because retention took it away.
+    pub removed: u64,
     /// What is wrong.
     #[serde(flatten)]
     pub finding: Finding,
@@ -122,6 +125,7 @@ impl Verdict {
             end: first,
             settled_offset: extent.settled,
             rows: 0,
+            removed: 0,
             finding: Finding::default(),
             dead_letters: BTreeMap::new(),
             log: log.map(|log| Run {
@@ -150,6 +154,9 @@ impl fmt::Display for Verdict {
             self.rows,
             self.finding
         )?;
+        if self.removed > 0 {
+            write!(f, ", {} removed by retention", self.removed)?;
+        }
         for (kind, offsets) in &self.dead_letters {
             write!(f, ", {offsets} {kind}")?;
         }
@@ -216,8 +223,10 @@ impl Walk {
     fn new(extent: Extent, scope: Scope, logs: Option<&Logs>) -> Self {
         let log = logs.and_then(|logs| logs.of(extent.id));
         let stored = extent.stored;
-        // Without a row nobody but the log knows where the partition began.
+        // Without a row, and if none was taken away, nobody but the log knows where the partition
+        // began.
         let lowest = stored.map_or(extent.settled, OffsetRange::first);
+        let lowest = extent.removed_from.map_or(lowest, |from| lowest.min(from));
         let first = log.map_or(lowest, |log| lowest.min(log.start));
         let end = stored.map_or(0, OffsetRange::end).max(extent.settled);
         Self {
@@ -260,6 +269,7 @@ impl Walk {
                     }
                 }
                 verdict.rows = verdict.rows.saturating_add(counted.rows);
+                verdict.removed = verdict.removed.saturating_add(counted.removed());
                 verdict.finding.add(finding, scope.named);
                 next = part.end();
             }
@@ -323,9 +333,19 @@ mod tests {
     };
 
     fn walked(stored: Option<(u64, u64)>, settled: u64, log: Option<(u64, u64)>) -> Option<String> {
+        walked_with(stored, None, settled, log)
+    }
+
+    fn walked_with(
+        stored: Option<(u64, u64)>,
+        removed_from: Option<u64>,
+        settled: u64,
+        log: Option<(u64, u64)>,
+    ) -> Option<String> {
         let extent = Extent {
             id: ID,
             stored: stored.and_then(|(first, last)| OffsetRange::new(first, last)),
+            removed_from,
             settled,
         };
         let logs = log.map(|(start, end)| Logs::new(1, vec![Bounds { start, end }]));
@@ -342,6 +362,14 @@ mod tests {
         assert_eq!(walked(Some((5, 9)), 10, Some((7, 50))).unwrap(), "5-9");
         assert_eq!(walked(None, 4, Some((1, 50))).unwrap(), "1-3");
         assert_eq!(walked(None, 4, Some((4, 50))), None);
+    }
+
+    #[test]
+    fn what_retention_took_away_is_walked_over_as_well() {
+        let walked = |stored, removed_from| walked_with(stored, removed_from, 20, None).unwrap();
+        assert_eq!(walked(Some((5, 9)), Some(2)), "2-19");
+        assert_eq!(walked(Some((5, 9)), Some(7)), "5-19");
+        assert_eq!(walked(None, Some(3)), "3-19");
     }
 
     #[test]

@@ -1,35 +1,38 @@
 //! The tables in ClickHouse: native inserts, and the questions that recovery and settling ask.
 //!
 //! Every insert is one block, so it is stored as one part, whole or not at all, and is checked
-//! against the late limit when its last byte has arrived: for that the two `min_insert_block_size`
-//! settings are pinned above the size of any batch. Measured on ClickHouse 26.7: with smaller ones
-//! a block is checked when it arrives and stored when the body ends, however late.
+//! against the late limit when its last byte has arrived: for that `native::SETTINGS` pins the two
+//! `min_insert_block_size` above the size of any batch. Measured on ClickHouse 26.7: with smaller
+//! ones a block is checked when it arrives and stored when the body ends, however late.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use audit_schema::clickhouse::{Engine, WATERMARKS, local_table};
 use audit_schema::dead_letter::{self, DEAD_LETTERS, DeadLetter};
+use audit_schema::erasure::ERASURES;
 use audit_schema::row::{EVENTS, Millis};
 use audit_schema::{OffsetRange, native};
 use clickhouse::error::Error;
 use clickhouse::{Client, Row};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
-use uuid::Uuid;
 
 use crate::audit::{self, End};
 use crate::batch::{EventKey, PartitionId, Table};
 use crate::config::ClickHouse;
+use crate::erasures::Erasures;
 use crate::error::{InsertError, ReadError};
 use crate::metrics;
 use crate::recovery::LATE_LIMIT;
+use crate::removed;
 use crate::shards::{Shard, Shards, is_refusal};
 use crate::store::{Found, Insert, Store, Turn, Watermark, token_prefix};
 
-/// How many keys are looked up together.
-const KEYS: usize = 2000;
+mod keys;
+mod registry;
 
 /// Writes to and reads from the tables.
 #[derive(Clone)]
@@ -39,6 +42,9 @@ pub struct Writer {
     events: String,
     dead_letters: String,
     watermarks: String,
+    registry: String,
+    /// The erasures that were found last.
+    erasures: Arc<Mutex<Arc<Erasures>>>,
     places: Arc<Semaphore>,
     insert_timeout: Duration,
     read_timeout: Duration,
@@ -65,15 +71,6 @@ struct CountRow {
     offsets: u64,
 }
 
-#[derive(Debug, Row, Deserialize)]
-struct EarlierRow {
-    project: String,
-    created_at: i64,
-    #[serde(with = "clickhouse::serde::uuid")]
-    id: Uuid,
-    offset: u64,
-}
-
 #[derive(Debug, Row, Serialize)]
 struct WatermarkRow {
     incarnation: u32,
@@ -93,6 +90,8 @@ impl Writer {
             events: local_table(EVENTS, &engine),
             dead_letters: local_table(DEAD_LETTERS, &engine),
             watermarks: local_table(WATERMARKS, &engine),
+            registry: local_table(ERASURES, &engine),
+            erasures: Arc::default(),
             places: Arc::new(Semaphore::new(in_flight)),
             insert_timeout: config.insert_timeout,
             read_timeout: config.read_timeout,
@@ -141,12 +140,6 @@ impl Writer {
         let row = tokio::time::timeout(self.read_timeout, asked).await;
         let row = row.unwrap_or(Err(Error::TimedOut)).map_err(unread)?;
         Ok(row.map(|row| row.number))
-    }
-
-    /// `select` over the offsets of one partition in both tables, as far as they are in `range`.
-    fn offsets_of(&self, select: &str, id: PartitionId, range: OffsetRange) -> String {
-        let offsets = audit::offsets_in(&self.events, &self.dead_letters, id, range);
-        format!("{select} FROM ({offsets})")
     }
 }
 
@@ -215,17 +208,23 @@ impl Store for Writer {
     }
 
     async fn insert(&self, turn: Turn, insert: Insert<'_>) -> Result<(), InsertError> {
+        // Asked after the clock that this insert carries: an insert that carries a later time than an
+        // erasure's registration has seen it, and an erasure outwaits all others.
+        let erasures = self.registered().await.map_err(in_doubt)?;
+        let erased;
         let (table, block) = match insert.table {
-            Table::Events => (
-                &self.events,
-                insert.batch.events().block(insert.rows, turn.ingested_at),
-            ),
+            Table::Events => {
+                erased = erasures.erased(insert.batch.events());
+                let events = erased.as_ref().unwrap_or(insert.batch.events());
+                (&self.events, events.block(insert.rows, turn.ingested_at))
+            }
             Table::DeadLetters => {
-                let letters: Vec<&DeadLetter> = insert
-                    .rows
-                    .iter()
-                    .filter_map(|row| insert.batch.letters().get(*row))
-                    .collect();
+                let letters = insert.rows.iter().filter_map(|row| {
+                    let letter = insert.batch.letters().get(*row)?;
+                    Some(erasures.letter(letter))
+                });
+                let letters: Vec<Cow<'_, DeadLetter>> = letters.collect();
+                let letters: Vec<&DeadLetter> = letters.iter().map(Cow::as_ref).collect();
                 (
                     &self.dead_letters,
                     dead_letter::block(&letters, turn.ingested_at),
@@ -241,8 +240,6 @@ impl Store for Writer {
             .durably(native::insert(client, table))
             .with_setting("insert_deduplication_token", insert.token)
             .with_setting("insert_deduplicate", "1")
-            .with_setting("min_insert_block_size_rows", "1048449")
-            .with_setting("min_insert_block_size_bytes", "268402944")
             .with_setting("max_partitions_per_insert_block", "1")
             .with_timeouts(Some(self.insert_timeout), Some(self.insert_timeout));
         let answer = block.send(request).await;
@@ -283,8 +280,11 @@ impl Store for Writer {
     }
 
     async fn present(&self, id: PartitionId, range: OffsetRange) -> Result<Vec<u64>, ReadError> {
-        let sql =
-            self.offsets_of("SELECT DISTINCT offset AS number", id, range) + " ORDER BY offset";
+        let sql = format!(
+            "SELECT DISTINCT offset AS number FROM ({} UNION ALL {}) ORDER BY offset",
+            audit::offsets_in(&self.events, &self.dead_letters, id, range),
+            removed::offsets_in(id, range)
+        );
         let rows = self.rows::<Number<u64>>(id, sql).await?;
         Ok(rows.into_iter().map(|row| row.number).collect())
     }
@@ -325,12 +325,13 @@ impl Store for Writer {
             let parts: Vec<String> = ranges
                 .iter()
                 .map(|(id, range)| {
-                    let select = format!(
+                    format!(
                         "SELECT toUInt32({}) AS incarnation, toUInt32({}) AS partition, \
-                         count() AS rows, uniqExact(offset) AS offsets",
-                        id.incarnation, id.partition
-                    );
-                    self.offsets_of(&select, *id, *range)
+                         count() AS rows, uniqExact(offset) AS offsets FROM ({})",
+                        id.incarnation,
+                        id.partition,
+                        audit::offsets_in(&self.events, &self.dead_letters, *id, *range)
+                    )
                 })
                 .collect();
             let rows = self
@@ -389,38 +390,6 @@ impl Store for Writer {
         keys: &[EventKey],
         below: u64,
     ) -> Result<HashMap<EventKey, u64>, ReadError> {
-        let sql = format!(
-            "SELECT project_id AS project, toUnixTimestamp64Milli(created_at) AS created_at, \
-             event_id AS id, min(source_offset) AS offset FROM {} \
-             WHERE (project_id, {}.created_at, event_id) IN (SELECT arrayJoin(arrayZip( \
-                 {{projects:Array(String)}}, \
-                 arrayMap(t -> fromUnixTimestamp64Milli(t, 'UTC'), {{times:Array(Int64)}}), \
-                 {{ids:Array(UUID)}}))) \
-             AND source_incarnation = {} AND source_partition = {} AND source_offset < {below} \
-             GROUP BY project_id, {}.created_at, event_id",
-            self.events, self.events, id.incarnation, id.partition, self.events
-        );
-        let mut found = HashMap::new();
-        for keys in keys.chunks(KEYS) {
-            let projects: Vec<&str> = keys.iter().map(|key| key.project.as_str()).collect();
-            let times: Vec<i64> = keys.iter().map(|key| key.created_at.0).collect();
-            let ids: Vec<String> = keys.iter().map(|key| key.id.to_string()).collect();
-            let sql = &sql;
-            let tables = [self.events.as_str()];
-            let asked = self.ask(id, &tables, |client| async move {
-                let asked = client.query_raw(sql).param("projects", projects);
-                let asked = asked.param("times", times).param("ids", ids);
-                asked.fetch_all::<EarlierRow>().await
-            });
-            for row in asked.await? {
-                let key = EventKey {
-                    project: row.project,
-                    created_at: Millis(row.created_at),
-                    id: row.id,
-                };
-                found.insert(key, row.offset);
-            }
-        }
-        Ok(found)
+        self.earlier_keys(id, keys, below).await
     }
 }

@@ -97,7 +97,7 @@ async fn list(
     Filter::refuse_rest(&query, &PAGING)?;
 
     let (limit, now) = (paging.limit, Millis::from(Utc::now()));
-    let (page, walk) = match paging.begin {
+    let (page, walk, removed_before) = match paging.begin {
         Begin::Cursor(text) => {
             let cursor = api.cursors().open(&text, &filter, now);
             let cursor = cursor.inspect_err(|_| metrics::refused("stale_cursor"))?;
@@ -105,7 +105,8 @@ async fn list(
             let start = Start::At(&cursor);
             let slice = Slice { start, limit };
             let page = reading.page(&filter, &cursor.walk, slice).await?;
-            (page, cursor.walk)
+            let removed_before = reading.removed_before(filter.reach()).await?;
+            (page, cursor.walk, removed_before)
         }
         Begin::Offset { offset, as_of } => {
             let named = api.frozen_as_of(as_of.as_deref(), filter.reach(), now)?;
@@ -115,11 +116,12 @@ async fn list(
             let start = Start::Top(offset);
             let slice = Slice { start, limit };
             let page = reading.page(&filter, &walk, slice).await?;
-            (page, walk)
+            let removed_before = reading.removed_before(filter.reach()).await?;
+            (page, walk, removed_before)
         }
     };
     api.recorder().record(caller, read);
-    Ok(answer(api, &filter, &page, walk.set))
+    Ok(answer(api, &filter, &page, walk.set, removed_before))
 }
 
 /// `GET /v1/audit-logs/{id}`
@@ -148,7 +150,13 @@ pub(crate) async fn get_audit_log(
     Ok(Json(AuditLog::of(row)).into_response())
 }
 
-fn answer(api: &QueryApi, filter: &Filter, page: &Page, set: FrozenSet) -> Response {
+fn answer(
+    api: &QueryApi,
+    filter: &Filter,
+    page: &Page,
+    set: FrozenSet,
+    removed_before: Option<Millis>,
+) -> Response {
     let walk = Walk {
         set,
         total: page.total.exactly(),
@@ -174,6 +182,7 @@ fn answer(api: &QueryApi, filter: &Filter, page: &Page, set: FrozenSet) -> Respo
         prev_cursor: first.map(|row| seal(Direction::Back, row, page.offset)),
         as_of: api.cursors().seal_set(&walk.set, filter.reach()),
         complete_up_to: walk.set.complete_up_to.map(rfc3339),
+        removed_before: removed_before.map(rfc3339),
     };
     ([(SERVER_TIMING, server_timing(page.took))], Json(answer)).into_response()
 }
@@ -212,6 +221,9 @@ pub(crate) struct AuditLogs<'a> {
     as_of: String,
     /// Every event that Kafka took before this time is in the set; null if nobody knows.
     complete_up_to: Option<String>,
+    /// What Kafka took before this time was removed by retention, or is about to be; null if nothing
+    /// was. If it is later than on the first page of a walk, events of the walk went away since.
+    removed_before: Option<String>,
 }
 
 /// How the truth relates to a total.

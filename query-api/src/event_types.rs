@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Types that only the plugin or the audit log itself sends; they have no documented name.
-const UNDOCUMENTED: [&str; 10] = [
+const UNDOCUMENTED: [&str; 11] = [
     "user_sign_in_failed",
     "email_changed",
     "two_factor_enabled",
@@ -18,6 +18,7 @@ const UNDOCUMENTED: [&str; 10] = [
     "audit_events_lost",
     "audit_log_read",
     "audit_log_exported",
+    "user_data_erased",
 ];
 
 /// The types of events. Others may be sent, and are found by their name.

@@ -26,6 +26,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::caller::Caller;
 use crate::cursor::{FrozenSet, Place};
+use crate::event::rfc3339;
 use crate::filter::{Filter, Order};
 use crate::query_string::QueryString;
 use crate::reader::{Slice, Start};
@@ -204,6 +205,11 @@ impl Export {
             let chunk = turn
                 .chunk(&self.filter, &self.set, slice, CHUNK_BYTES)
                 .await?;
+            let removed_before = if chunk.more {
+                None
+            } else {
+                turn.removed_before(self.filter.reach()).await?
+            };
             drop(turn);
             self.behind = chunk.rows.last().map(Place::of).or(self.behind);
             let rows = u64::try_from(chunk.rows.len()).unwrap_or(u64::MAX);
@@ -217,7 +223,13 @@ impl Export {
                 if more {
                     return Ok((bytes, Some(encoder)));
                 }
-                bytes.extend(encoder.end(&Whole { events, as_of })?);
+                let removed_before = removed_before.map(rfc3339);
+                let whole = Whole {
+                    events,
+                    as_of,
+                    removed_before,
+                };
+                bytes.extend(encoder.end(&whole)?);
                 Ok::<_, format::EncodeError>((bytes, None))
             });
             let (bytes, encoder) = work

@@ -15,6 +15,7 @@ mod fairness;
 mod frozen;
 mod page;
 mod refusal;
+mod removed;
 mod total;
 mod watermarks;
 

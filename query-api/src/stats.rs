@@ -112,9 +112,11 @@ pub(crate) async fn count_audit_logs(
     let set = reading.named_or_now(named).await?;
     let histogram = chart.histogram(&filter, &set)?;
     let counts = reading.counts(&filter, &set, &histogram).await?;
+    let removed_before = reading.removed_before(filter.reach()).await?;
     api.recorder().record(&caller, read);
     let as_of = api.cursors().seal_set(&set, filter.reach());
-    Ok(Json(stats(&chart, &histogram, counts, as_of, &set)).into_response())
+    let stats = stats(&chart, &histogram, counts, as_of, &set, removed_before);
+    Ok(Json(stats).into_response())
 }
 
 /// Counts of events for a chart.
@@ -137,6 +139,9 @@ pub(crate) struct Stats {
     as_of: String,
     /// Every event that Kafka took before this time is in the set; null if nobody knows.
     complete_up_to: Option<String>,
+    /// What Kafka took before this time was removed by retention, or is about to be; null if nothing
+    /// was.
+    removed_before: Option<String>,
 }
 
 /// One stretch of time.
@@ -169,6 +174,7 @@ fn stats(
     counts: Counts,
     as_of: String,
     set: &FrozenSet,
+    removed_before: Option<Millis>,
 ) -> Stats {
     let shown = |time: Millis| {
         let local = DateTime::<Utc>::from(time).with_timezone(&chart.zone);
@@ -201,5 +207,6 @@ fn stats(
         total,
         as_of,
         complete_up_to: set.complete_up_to.map(rfc3339),
+        removed_before: removed_before.map(rfc3339),
     }
 }

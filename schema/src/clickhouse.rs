@@ -8,6 +8,12 @@ pub const WATERMARKS: &str = "audit_watermarks";
 /// The table of sources: the lives of the topic.
 pub const SOURCES: &str = "audit_sources";
 
+/// The table of offsets whose rows retention took away.
+pub const REMOVED: &str = "audit_removed";
+
+/// The table of what retention took away from whom, and when.
+pub const RETENTION_RUNS: &str = "audit_retention_runs";
+
 /// Where ClickHouse is, and as whom to speak to it.
 #[derive(Debug, Clone, Copy)]
 pub struct Address<'a> {
@@ -46,6 +52,28 @@ pub enum Engine {
     SingleNode,
     /// A cluster of this name: `ReplicatedMergeTree` on each shard, `Distributed` before them.
     Cluster(String),
+}
+
+impl Engine {
+    /// What makes a statement one for all servers, in front of a blank if it is anything.
+    pub fn on_cluster(&self) -> String {
+        match self {
+            Self::SingleNode => String::new(),
+            Self::Cluster(cluster) => format!(" ON CLUSTER '{cluster}'"),
+        }
+    }
+
+    /// The statement that waits until each replica has what any has of a shard's own table; `None` for
+    /// one server.
+    pub fn sync(&self, local: &str) -> Option<String> {
+        match self {
+            Self::SingleNode => None,
+            Self::Cluster(_) => Some(format!(
+                "SYSTEM SYNC REPLICA{} {local} LIGHTWEIGHT",
+                self.on_cluster()
+            )),
+        }
+    }
 }
 
 /// The table that an insert of `table` goes to: a shard's own one in a cluster.

@@ -279,6 +279,8 @@ impl EventType<'static> {
     pub const AUDIT_LOG_READ: Self = Self(Cow::Borrowed("audit_log_read"));
     /// Somebody began to take events away as a file.
     pub const AUDIT_LOG_EXPORTED: Self = Self(Cow::Borrowed("audit_log_exported"));
+    /// The personal data of a user was erased.
+    pub const USER_DATA_ERASED: Self = Self(Cow::Borrowed("user_data_erased"));
 }
 
 #[cfg(test)]

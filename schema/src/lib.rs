@@ -12,9 +12,13 @@ mod position;
 pub mod wire;
 
 #[cfg(feature = "clickhouse")]
+pub mod access;
+#[cfg(feature = "clickhouse")]
 pub mod clickhouse;
 #[cfg(feature = "clickhouse")]
 pub mod dead_letter;
+#[cfg(feature = "clickhouse")]
+pub mod erasure;
 #[cfg(feature = "clickhouse")]
 mod facts;
 #[cfg(feature = "clickhouse")]
@@ -23,6 +27,8 @@ mod members;
 pub mod migrate;
 #[cfg(feature = "clickhouse")]
 pub mod native;
+#[cfg(feature = "clickhouse")]
+pub mod ocsf;
 #[cfg(feature = "clickhouse")]
 pub mod row;
 

@@ -12,8 +12,13 @@ use clickhouse::error::Error;
 use clickhouse::{Client, Row};
 use serde::{Deserialize, Serialize};
 
-use crate::clickhouse::{Address, Engine, SOURCES, WATERMARKS, connect, local_table};
+use crate::clickhouse::{Address, Engine, connect};
 use crate::row::Millis;
+
+mod steps;
+
+use steps::MIGRATIONS;
+pub(crate) use steps::views;
 
 /// The table of steps: which were applied, and when.
 const STEPS: &str = "audit_migrations";
@@ -25,105 +30,6 @@ pub struct Options {
     pub engine: Engine,
     /// Whether an insert is on disk when it is answered, so that it survives a power cut.
     pub fsync: bool,
-}
-
-/// One numbered step.
-struct Migration {
-    version: u32,
-    makes: Makes,
-    sql: &'static str,
-}
-
-/// What a step makes, as `{table}` of its statement.
-#[derive(Clone, Copy)]
-enum Makes {
-    /// A table; in a cluster one on each shard, and one before them that reads all.
-    Table(&'static str),
-    /// A view of the tables that read all; its statement begins with `CREATE OR REPLACE VIEW`.
-    #[expect(dead_code, reason = "no step makes one yet")]
-    View(&'static str),
-}
-
-const MIGRATIONS: &[Migration] = &[
-    Migration {
-        version: 1,
-        makes: Makes::Table(crate::row::EVENTS),
-        sql: include_str!("../migrations/0001_audit_events.sql"),
-    },
-    Migration {
-        version: 2,
-        makes: Makes::Table(crate::dead_letter::DEAD_LETTERS),
-        sql: include_str!("../migrations/0002_audit_dead_letters.sql"),
-    },
-    Migration {
-        version: 3,
-        makes: Makes::Table(WATERMARKS),
-        sql: include_str!("../migrations/0003_audit_watermarks.sql"),
-    },
-    Migration {
-        version: 4,
-        makes: Makes::Table(SOURCES),
-        sql: include_str!("../migrations/0004_audit_sources.sql"),
-    },
-];
-
-impl Migration {
-    /// What this step does, such as `CREATE TABLE audit_events`.
-    fn name(&self) -> String {
-        let (Makes::Table(name) | Makes::View(name)) = self.makes;
-        let code = self.sql.lines().filter(|line| !line.starts_with("--"));
-        let code = code.collect::<Vec<_>>().join(" ");
-        let verb = code.split("{table}").next().unwrap_or_default();
-        format!("{}{name}", verb.replace("IF NOT EXISTS ", ""))
-    }
-
-    /// The statements of this step, in order.
-    fn statements(&self, options: &Options) -> Vec<String> {
-        let mut settings = "non_replicated_deduplication_window = 100000".to_owned();
-        let (mut on_cluster, mut engine) = (String::new(), "");
-        if let Engine::Cluster(cluster) = &options.engine {
-            on_cluster = format!(" ON CLUSTER '{cluster}'");
-            engine = "Replicated";
-            "replicated_deduplication_window = 100000, replicated_deduplication_window_seconds = 604800"
-                .clone_into(&mut settings);
-        }
-        if options.fsync {
-            settings.push_str(", fsync_after_insert = 1, fsync_part_directory = 1");
-        }
-        // Not by `{uuid}`: a replica that is added later, or on which the statement failed at first,
-        // makes the table by a statement of its own, and has to find the others'.
-        let zookeeper = "'/clickhouse/tables/{shard}/{database}/{table}', '{replica}'";
-        let replica = |version: &str| match &options.engine {
-            Engine::SingleNode if version.is_empty() => String::new(),
-            Engine::SingleNode => format!("({version})"),
-            Engine::Cluster(_) if version.is_empty() => format!("({zookeeper})"),
-            Engine::Cluster(_) => format!("({zookeeper}, {version})"),
-        };
-        let (name, made) = match self.makes {
-            Makes::Table(name) => (name, local_table(name, &options.engine)),
-            Makes::View(name) => (name, name.to_owned()),
-        };
-        let mut sql = self
-            .sql
-            .replace("{table}", &made)
-            .replace("{on_cluster}", &on_cluster)
-            .replace("{engine}", engine)
-            .replace("{settings}", &settings)
-            .replace("{late_limit}", &crate::row::LATE_LIMIT_SECONDS.to_string())
-            .replace("{replica}", &replica(""));
-        for version in ["next_offset", "registered_at"] {
-            sql = sql.replace(&format!("{{replica_of {version}}}"), &replica(version));
-        }
-        let mut statements = vec![sql];
-        if let (Engine::Cluster(cluster), Makes::Table(_)) = (&options.engine, self.makes) {
-            // Replaced, because it does not follow when the table gets a column. It holds nothing.
-            statements.push(format!(
-                "CREATE OR REPLACE TABLE {name}{on_cluster} AS {made} \
-                 ENGINE = Distributed('{cluster}', currentDatabase(), '{made}')"
-            ));
-        }
-        statements
-    }
 }
 
 /// A step, and when it was applied.
@@ -165,6 +71,23 @@ pub enum MigrateError {
         #[source]
         source: Error,
     },
+    /// ClickHouse did not make the roles.
+    #[error(
+        "clickhouse did not make the roles: the user needs ACCESS MANAGEMENT and all it grants WITH \
+         GRANT OPTION, and the server a place for roles (access_control_path); \
+         clickhouse.access = false leaves them out"
+    )]
+    Access(#[source] Error),
+}
+
+/// Refuses a name that cannot stand in a statement as it is.
+pub(crate) fn plain(name: &str) -> Result<(), MigrateError> {
+    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    if plain && !name.is_empty() {
+        Ok(())
+    } else {
+        Err(MigrateError::Name(name.to_owned()))
+    }
 }
 
 impl MigrateError {
@@ -194,17 +117,9 @@ struct Steps<'a> {
 
 impl<'a> Steps<'a> {
     fn new(address: Address<'a>, options: &Options) -> Result<Self, MigrateError> {
-        let word = |name: &str| {
-            let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-            if plain && !name.is_empty() {
-                Ok(())
-            } else {
-                Err(MigrateError::Name(name.to_owned()))
-            }
-        };
-        word(address.database)?;
+        plain(address.database)?;
         if let Engine::Cluster(cluster) = &options.engine {
-            word(cluster)?;
+            plain(cluster)?;
         }
         let first = Step {
             version: 0,
@@ -282,14 +197,14 @@ impl<'a> Steps<'a> {
 
 /// The statements of step 0. The first release had no names.
 fn first_statements(database: &str, engine: &Engine) -> Vec<String> {
-    let (on_cluster, replicated) = match engine {
-        Engine::SingleNode => (String::new(), "ReplacingMergeTree"),
+    let on_cluster = engine.on_cluster();
+    let replicated = match engine {
+        Engine::SingleNode => "ReplacingMergeTree",
         // One table for all shards: each server of the cluster knows what was applied.
-        Engine::Cluster(cluster) => (
-            format!(" ON CLUSTER '{cluster}'"),
+        Engine::Cluster(_) => {
             "ReplicatedReplacingMergeTree('/clickhouse/tables/all/{database}/{table}', \
-             '{shard}_{replica}')",
-        ),
+             '{shard}_{replica}')"
+        }
     };
     vec![
         format!("CREATE DATABASE IF NOT EXISTS `{database}`{on_cluster}"),
@@ -383,10 +298,5 @@ mod tests {
     #[test]
     fn the_migrations_of_a_cluster() {
         insta::assert_snapshot!(all(Engine::Cluster("audit".into()), true));
-    }
-
-    #[test]
-    fn the_versions_are_numbered_in_order() {
-        assert!(MIGRATIONS.is_sorted_by(|a, b| a.version < b.version));
     }
 }

@@ -68,6 +68,7 @@ pub(crate) trait Cell {
     /// `String`, too.
     const TYPE: &'static str;
 
+    fn lent(&self) -> Self::Ref<'_>;
     fn push(column: &mut Self::Column, value: Self::Ref<'_>);
     fn values(column: &Self::Column) -> impl Iterator<Item = Self::Ref<'_>>;
     /// The values of these rows, or of all, as they are sent.
@@ -83,6 +84,10 @@ impl Cell for String {
     type Column = TextColumn;
 
     const TYPE: &'static str = "String";
+
+    fn lent(&self) -> &str {
+        self
+    }
 
     #[inline]
     fn push(column: &mut TextColumn, value: &str) {
@@ -120,6 +125,10 @@ macro_rules! plain_cells {
             type Column = Vec<$cell>;
 
             const TYPE: &'static str = $kind;
+
+            fn lent(&self) -> $cell {
+                *self
+            }
 
             #[inline]
             fn push(column: &mut Vec<$cell>, value: $cell) {
@@ -181,6 +190,13 @@ macro_rules! event_columns {
         impl EventColumns {
             fn push_row(&mut self, row: NewRow<'_>) {
                 $(<$cell as Cell>::push(&mut self.$name, row.$name);)*
+            }
+
+            /// Adds a row as it was read, except that it was not sent yet.
+            pub fn push_read(&mut self, row: &EventRow) {
+                self.push_row(NewRow {
+                    $($name: <$cell as Cell>::lent(&row.$name),)*
+                });
             }
 
             /// The rows as they will be read, except that they were not sent yet.
@@ -342,6 +358,14 @@ impl EventColumns {
     /// The offset of each row, ascending.
     pub fn offsets(&self) -> &[u64] {
         &self.source_offset
+    }
+
+    /// Of each row the project, when it happened, and when Kafka took it.
+    pub fn times(&self) -> impl Iterator<Item = (&str, Millis, Millis)> {
+        String::values(&self.project_id)
+            .zip(Millis::values(&self.created_at))
+            .zip(Millis::values(&self.logged_at))
+            .map(|((project, created_at), logged_at)| (project, created_at, logged_at))
     }
 
     /// The full primary key of each row: project, time, id.

@@ -9,13 +9,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
+use audit_schema::native::SETTINGS;
 use audit_schema::row::{EVENTS, EventColumns, EventRow, Millis};
 use audit_tests::world::World;
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
 use crate::events::Shape;
-use crate::native::{self, SETTINGS};
+use crate::native;
 use crate::report::{Goal, Report};
 use crate::sizes::Sizes;
 use crate::stage::Stage;

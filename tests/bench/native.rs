@@ -13,12 +13,6 @@ use clickhouse::Client;
 
 use crate::events::renewed;
 
-/// What keeps a batch in one part, as in the consumer.
-pub(crate) const SETTINGS: [(&str, &str); 2] = [
-    ("min_insert_block_size_rows", "1048449"),
-    ("min_insert_block_size_bytes", "268402944"),
-];
-
 /// Makes the tables of a world, and gives the client that the consumer would use.
 pub(crate) async fn tables(world: &World) -> anyhow::Result<Client> {
     let url = world.clickhouse();
@@ -63,12 +57,9 @@ pub(crate) async fn insert(
 ) -> anyhow::Result<()> {
     let rows: Vec<usize> = (0..columns.len()).collect();
     let block = columns.block(&rows, Millis::from(Utc::now()))?;
-    let mut request = native::insert(client, EVENTS)
+    let request = native::insert(client, EVENTS)
         .with_setting("insert_deduplication_token", token)
         .with_setting("insert_deduplicate", "1")
         .with_setting("max_partitions_per_insert_block", "1");
-    for (name, value) in SETTINGS {
-        request = request.with_setting(name, value);
-    }
     Ok(block.send(request).await?)
 }

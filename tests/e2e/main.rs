@@ -17,8 +17,10 @@ mod clickhouse_answers;
 mod clocks;
 mod deaths;
 mod engine_faults;
+mod erasure;
 mod exactly_once;
 mod freshness;
+mod imports;
 mod isolation;
 mod kafka_faults;
 mod kafka_security;
@@ -31,6 +33,8 @@ mod reading;
 mod reads;
 mod recipes;
 mod replicated_tables;
+mod retention;
+mod roles;
 mod round_trip;
 mod spool;
 mod topics;
@@ -105,6 +109,11 @@ fn trials(stack: &Arc<Option<Stack>>) -> Vec<Trial> {
         ways_out::rows_taken_away_are_put_back_once,
         ways_out::a_replayed_dead_letter_is_one_row_however_often,
         ways_out::an_unchanged_topic_begins_no_new_life,
+        imports::an_exported_log_comes_back_as_it_was_and_once,
+        imports::an_import_that_was_killed_or_stopped_is_run_again_and_stores_every_event_once,
+        imports::an_event_that_kafka_does_not_take_stops_an_import_at_its_line,
+        retention::what_is_old_goes_and_verify_tells_it_from_what_is_lost,
+        retention::a_partition_whose_rows_are_all_gone_goes_on_and_is_not_stored_again,
         deaths::a_killed_broker_loses_and_doubles_nothing,
         deaths::broker_and_engine_killed_at_once_lose_and_double_nothing,
         deaths::consumer_and_engine_killed_at_once_lose_and_double_nothing,
@@ -135,6 +144,8 @@ fn trials(stack: &Arc<Option<Stack>>) -> Vec<Trial> {
         spool::ingest_takes_events_without_kafka_and_delivers_them_when_it_is_there,
         spool::what_a_full_spool_refuses_is_counted_and_reported_as_an_event,
         spool::an_event_repeated_through_another_instance_is_stored_once,
+        erasure::an_erased_person_is_gone_for_good_and_nothing_else_changes,
+        erasure::an_insert_under_way_when_its_person_is_erased_brings_nothing_back,
         topics::a_topic_without_the_brokers_clock_is_refused_with_the_command_that_mends_it,
         topics::records_that_expired_unread_stop_their_partition_alone,
         topics::a_topic_created_anew_while_it_is_consumed_is_not_taken_for_the_old_one,
@@ -153,6 +164,7 @@ fn trials(stack: &Arc<Option<Stack>>) -> Vec<Trial> {
         bad_input::ten_thousand_idle_connections_keep_nobody_waiting,
         bad_input::what_the_query_api_is_asked_is_answered_or_refused_with_a_reason,
         isolation::a_project_sees_only_its_own_events,
+        roles::the_services_need_no_more_rights_than_their_roles_have,
         reading::a_walk_by_cursor_sees_each_event_once_while_others_arrive,
         reading::an_event_is_found_under_both_its_names,
         openapi::the_document_makes_a_typed_client,

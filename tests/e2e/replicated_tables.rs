@@ -81,7 +81,7 @@ async fn make(world: &World, url: &str) -> anyhow::Result<()> {
         }
     }
     ensure!(
-        made >= 2 * 9 && altered >= 2,
+        made >= 2 * 17 && altered >= 2,
         "{made} made, {altered} altered"
     );
     Ok(())
@@ -123,6 +123,10 @@ pub(crate) async fn the_tables_of_a_cluster_are_registered_as_replicas_of_each_o
             "audit_dead_letters",
             "audit_watermarks",
             "audit_sources",
+            "audit_grants",
+            "audit_removed",
+            "audit_retention_runs",
+            "audit_erasures",
         ] {
             let local = of(&format!("{table}_local"), "1", name);
             ensure!(replicas.contains(&local), "{local}\n{replicas}");

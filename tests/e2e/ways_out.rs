@@ -18,7 +18,7 @@ use audit_tests::process::{Process, wait_until};
 use audit_tests::world::World;
 
 /// Runs a command that has to be refused, and gives what it says.
-fn refused(world: &World, arguments: &[&str]) -> anyhow::Result<String> {
+pub(crate) fn refused(world: &World, arguments: &[&str]) -> anyhow::Result<String> {
     match world.run("audit-consumer", arguments) {
         Ok(printed) => anyhow::bail!("{arguments:?} was not refused: {printed}"),
         Err(error) => Ok(error.to_string()),
@@ -48,7 +48,7 @@ fn members(world: &World) -> anyhow::Result<usize> {
 }
 
 /// Stops a consumer, and waits until the group knows.
-async fn stop(world: &World, consumer: &mut Process) -> anyhow::Result<()> {
+pub(crate) async fn stop(world: &World, consumer: &mut Process) -> anyhow::Result<()> {
     ensure!(consumer.stop(Signal::TERM).await?);
     wait_until("the group to be empty", async || {
         Ok((members(world)? == 0).then_some(()))
@@ -394,7 +394,7 @@ fn send_unreadable(world: &World, event: &Event<'_>) -> anyhow::Result<()> {
 }
 
 /// Puts a record into the topic, with the key that the events of `user-1` have.
-fn send(world: &World, value: &[u8], headers: &OwnedHeaders) -> anyhow::Result<()> {
+pub(crate) fn send(world: &World, value: &[u8], headers: &OwnedHeaders) -> anyhow::Result<()> {
     let producer: BaseProducer = world.kafka().set("partitioner", "murmur2").create()?;
     let record = BaseRecord::<[u8], [u8]>::to(&world.topic)
         .key(b"acme/user-1".as_slice())

@@ -8,7 +8,7 @@ use crate::two_owners::freezes;
 use crate::{run, run_two};
 
 /// How many steps behind the first fault the second one is tried.
-const NEXT_STEPS: usize = 8;
+const NEXT_STEPS: usize = 4;
 
 /// A schedule without faults.
 pub(crate) fn replicated() -> Schedule {
@@ -61,7 +61,7 @@ fn after_the_fault_of_a_replica_and_any_other_every_offset_is_stored_once() {
         }
     }
     println!("{schedules} schedules");
-    assert!(schedules > 12_000, "{schedules}");
+    assert!(schedules > 6_000, "{schedules}");
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn a_member_that_wakes_up_replaced_does_no_harm_to_replicas() {
                 frozen: Some(frozen),
                 ..replicated()
             };
-            if !frozen.until.is_multiple_of(3) {
+            if !frozen.until.is_multiple_of(6) {
                 continue;
             }
             let end = run_two(schedule.clone());
@@ -83,5 +83,5 @@ fn a_member_that_wakes_up_replaced_does_no_harm_to_replicas() {
         }
     }
     println!("{schedules} schedules");
-    assert!(schedules > 5_000, "{schedules}");
+    assert!(schedules > 2_500, "{schedules}");
 }

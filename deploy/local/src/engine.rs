@@ -6,6 +6,7 @@
 //! The path of a request: `http` reads it (`request`), `statement` says which way through the library it takes, `run`
 //! takes it (`library`), `format` says how its output may be cut, `exception` how errors are told.
 
+mod analyst;
 mod exception;
 mod format;
 mod http;
@@ -31,6 +32,7 @@ use tokio::sync::{Semaphore, oneshot};
 use crate::{data_folder, fetch, guard};
 use http::Server;
 use library::Engine;
+use request::Passwords;
 
 /// How long requests may take to finish once we are asked to stop.
 const FINISH: Duration = Duration::from_secs(20);
@@ -60,6 +62,14 @@ pub struct Options {
     /// A file with the password of the user `default`; without one there is no password.
     #[arg(long)]
     password_file: Option<PathBuf>,
+    /// A file with the password of the user `analyst`, who can only read; without one there is no password, and no such
+    /// user if `default` has one.
+    #[arg(long)]
+    analyst_password_file: Option<PathBuf>,
+    /// Who may do what, as ClickHouse's users.xml says it, instead of what is built in. `{analyst}` in it stands for the
+    /// settings profile of the user `analyst`.
+    #[arg(long)]
+    users: Option<PathBuf>,
     /// Bytes of memory all queries may use together.
     #[arg(long, default_value_t = 2_000_000_000)]
     max_memory: u64,
@@ -83,17 +93,20 @@ pub fn run(options: Options, cache: &Path) -> anyhow::Result<()> {
     if let Some(parent) = options.die_with_parent {
         guard::die_with_parent(parent)?;
     }
-    let password = match &options.password_file {
-        Some(file) => Some(
-            std::fs::read_to_string(file)
-                .with_context(|| format!("cannot read {}", file.display()))?
-                .trim()
-                .to_owned(),
-        ),
-        None => None,
+    let read = |file: &PathBuf| {
+        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
     };
+    let password = |file: &Option<PathBuf>| -> anyhow::Result<Option<String>> {
+        let text = file.as_ref().map(read).transpose()?;
+        Ok(text.map(|text| text.trim().to_owned()))
+    };
+    let passwords = Passwords {
+        default: password(&options.password_file)?,
+        analyst: password(&options.analyst_password_file)?,
+    };
+    let users = options.users.as_ref().map(read).transpose()?;
     ensure!(
-        options.listen.ip().is_loopback() || password.is_some(),
+        options.listen.ip().is_loopback() || passwords.default.is_some(),
         "listening on {} without --password-file would let anybody in",
         options.listen
     );
@@ -102,21 +115,16 @@ pub fn run(options: Options, cache: &Path) -> anyhow::Result<()> {
         Some(library) => library,
         None => fetch::engine_library(cache)?,
     };
-    let cluster = match &options.cluster {
-        Some(file) => Some(
-            std::fs::read_to_string(file)
-                .with_context(|| format!("cannot read {}", file.display()))?,
-        ),
-        None => None,
-    };
-    let config = configure(&folder, options.max_memory, cluster.as_deref())?;
+    let users = users.as_deref().unwrap_or(USERS);
+    let cluster = options.cluster.as_ref().map(read).transpose()?;
+    let config = configure(&folder, users, options.max_memory, cluster.as_deref())?;
     let engine = Arc::new(Engine::open(&library, &folder.join("clickhouse"), &config)?);
     let server = Server {
         engine: Arc::clone(&engine),
         permits: Arc::new(Semaphore::new(options.max_queries)),
         max_queries: options.max_queries,
         max_insert_bytes: options.max_insert_bytes,
-        password,
+        passwords,
         time_zone: time_zone(&engine)?,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -188,14 +196,22 @@ async fn serve(server: Server, listen: SocketAddr) -> anyhow::Result<()> {
 }
 
 /// Writes the configuration beside the data and returns its path.
-fn configure(folder: &Path, max_memory: u64, cluster: Option<&str>) -> anyhow::Result<PathBuf> {
-    let users = folder.join("users.xml");
+fn configure(
+    folder: &Path,
+    users: &str,
+    max_memory: u64,
+    cluster: Option<&str>,
+) -> anyhow::Result<PathBuf> {
+    let users_file = folder.join("users.xml");
     let config = folder.join("config.xml");
     let grants = cluster.map_or("", |_| CLUSTER_GRANTS);
-    std::fs::write(&users, USERS.replace("{cluster}", grants))?;
+    let users = users
+        .replace("{analyst}", &analyst::profile())
+        .replace("{cluster}", grants);
+    std::fs::write(&users_file, users)?;
     let text = CONFIG
         .replace("{cluster}", cluster.unwrap_or_default())
-        .replace("{users}", &users.display().to_string())
+        .replace("{users}", &users_file.display().to_string())
         .replace("{memory}", &max_memory.to_string());
     std::fs::write(&config, text)?;
     Ok(config)

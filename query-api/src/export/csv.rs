@@ -66,8 +66,9 @@ impl Csv {
     pub(super) fn end(mut self, whole: &Whole) -> Result<Vec<u8>, csv::Error> {
         let mut writer = self.writer()?;
         let events = whole.events.to_string();
+        let removed_before = whole.removed_before.as_deref().unwrap_or_default();
         // Cut within the empty cells it has fewer than the other records.
-        let cells = ["#complete", &events].into_iter();
+        let cells = ["#complete", &events, removed_before].into_iter();
         let empty = std::iter::repeat("");
         writer.write_record(cells.chain(empty).take(HEADER.len()))?;
         bytes(writer)

@@ -169,6 +169,7 @@ pub(super) mod tests {
         Whole {
             events: rows.len().try_into().unwrap(),
             as_of: "state-1".into(),
+            removed_before: None,
         }
     }
 

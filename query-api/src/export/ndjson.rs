@@ -19,6 +19,7 @@ struct Export<'a> {
     complete: bool,
     events: u64,
     as_of: &'a str,
+    removed_before: Option<&'a str>,
 }
 
 pub(super) fn rows(rows: &[EventRow]) -> Result<Vec<u8>, serde_json::Error> {
@@ -34,6 +35,7 @@ pub(super) fn end(whole: &Whole) -> Result<Vec<u8>, serde_json::Error> {
         complete: true,
         events: whole.events,
         as_of: &whole.as_of,
+        removed_before: whole.removed_before.as_deref(),
     };
     let mut bytes = Vec::new();
     write_line(&mut bytes, &End { export })?;
@@ -81,7 +83,8 @@ mod tests {
 
     #[test]
     fn a_file_without_events_is_whole_too() {
-        let end = r#"{"export":{"complete":true,"events":0,"asOf":"state-1"}}"#;
+        let end =
+            r#"{"export":{"complete":true,"events":0,"asOf":"state-1","removedBefore":null}}"#;
         assert_eq!(written(&[]), format!("{end}\n"));
     }
 

@@ -90,10 +90,13 @@ impl Parquet {
         if self.rows > 0 {
             self.write_group()?;
         }
-        for (key, value) in [
-            ("audit.events", whole.events.to_string()),
-            ("audit.as_of", whole.as_of.clone()),
-        ] {
+        let removed_before = whole.removed_before.clone();
+        let said = [
+            ("audit.events", Some(whole.events.to_string())),
+            ("audit.as_of", Some(whole.as_of.clone())),
+            ("audit.removed_before", removed_before),
+        ];
+        for (key, value) in said.into_iter().filter(|(_, value)| value.is_some()) {
             let said = KeyValue::new(key.to_owned(), value);
             self.file.append_key_value_metadata(said);
         }

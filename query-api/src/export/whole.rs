@@ -23,6 +23,8 @@ pub(crate) struct Whole {
     pub(crate) events: u64,
     /// Which state of the log it shows.
     pub(crate) as_of: String,
+    /// Before which time events of it may be lacking because retention removed them.
+    pub(crate) removed_before: Option<String>,
 }
 
 /// The text of the client's address; empty if it is not known.

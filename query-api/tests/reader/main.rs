@@ -19,6 +19,7 @@ mod random_isolation;
 mod random_questions;
 mod random_reads;
 mod reference;
+mod removed;
 mod slowness;
 mod stale;
 mod stand;

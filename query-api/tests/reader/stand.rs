@@ -189,7 +189,8 @@ impl Stand {
 
     /// How many rows each table has, and a sum of what is in them.
     pub(crate) async fn contents(&self) -> Vec<(String, u64, u64)> {
-        let sql = "SELECT name FROM system.tables WHERE database = currentDatabase() ORDER BY name";
+        let sql = "SELECT name FROM system.tables \
+                   WHERE database = currentDatabase() AND engine != 'View' ORDER BY name";
         let tables: Vec<String> = self.client.query_raw(sql).fetch_all().await.unwrap();
         let mut contents = Vec::new();
         for table in tables {

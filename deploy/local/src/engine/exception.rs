@@ -79,6 +79,12 @@ impl Exception {
         Self::new(516, "AUTHENTICATION_FAILED", &text)
     }
 
+    /// The user may only read.
+    pub(crate) fn readonly(user: &str) -> Self {
+        let text = format!("{user}: Cannot execute query in readonly mode");
+        Self::new(164, "READONLY", &text)
+    }
+
     /// The limit of queries at a time is reached and stayed so.
     pub(crate) fn busy(limit: usize) -> Self {
         let text = format!("Too many simultaneous queries. Maximum: {limit}");

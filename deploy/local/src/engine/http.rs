@@ -28,7 +28,7 @@ use uuid::Uuid;
 use super::exception::{Exception, TAG_HEADER};
 use super::format::content_type;
 use super::library::Engine;
-use super::request::Asked;
+use super::request::{Asked, Passwords, User};
 use super::run::{self, Feed, Message, Outbox, STALLED, Task};
 use super::statement::{Insert, Statement};
 
@@ -48,7 +48,7 @@ pub(crate) struct Server {
     pub(crate) permits: Arc<Semaphore>,
     pub(crate) max_queries: usize,
     pub(crate) max_insert_bytes: u64,
-    pub(crate) password: Option<String>,
+    pub(crate) passwords: Passwords,
     pub(crate) time_zone: HeaderValue,
 }
 
@@ -101,7 +101,7 @@ impl Server {
         if method != Method::POST && asked.query.is_empty() {
             return Ok("Ok.\n".into_response());
         }
-        asked.authenticate(self.password.as_deref())?;
+        let user = asked.authenticate(&self.passwords)?;
         let mut body = Incoming::new(body);
         let mut sql = std::mem::take(&mut asked.query);
         if let Some(boundary) = asked.boundary.take() {
@@ -118,6 +118,9 @@ impl Server {
             body.read_up_to(MAX_SQL, &mut sql).await?;
             Statement::read(&sql)?
         };
+        if user == User::Analyst && !statement.only_reads(&sql) {
+            return Err(Exception::readonly("analyst"));
+        }
         let mut rows = Vec::new();
         if let Statement::Insert(insert) = &statement {
             rows = sql.split_off(insert.rows_start);
@@ -134,6 +137,7 @@ impl Server {
         let task = Task {
             asked,
             sql,
+            user,
             log_comment,
         };
         let permit = self.permit().await?;

@@ -25,6 +25,22 @@ const IGNORED: [&str; 7] = [
     "stacktrace",
 ];
 
+/// Who asks. To the engine all are its one user; what an analyst may not is kept from them here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum User {
+    /// `default`: whatever the engine's configuration grants.
+    Default,
+    /// `analyst`: reads, within limits.
+    Analyst,
+}
+
+/// What lets users in; a user without one needs none.
+#[derive(Debug, Default)]
+pub(crate) struct Passwords {
+    pub(crate) default: Option<String>,
+    pub(crate) analyst: Option<String>,
+}
+
 /// A request without its body.
 #[derive(Debug, Default)]
 pub(crate) struct Asked {
@@ -110,15 +126,26 @@ impl Asked {
         Ok(())
     }
 
-    /// Lets in the one user there is.
-    pub(crate) fn authenticate(&self, password: Option<&str>) -> Result<(), Exception> {
-        let user = self.user.as_deref().filter(|user| !user.is_empty());
-        let user = user.unwrap_or("default");
+    /// Says who asks, if they may.
+    pub(crate) fn authenticate(&self, passwords: &Passwords) -> Result<User, Exception> {
+        let name = self.user.as_deref().filter(|name| !name.is_empty());
+        let name = name.unwrap_or("default");
         let given = self.password.as_deref().unwrap_or_default();
-        if user == "default" && password.is_none_or(|password| same(password, given)) {
-            Ok(())
+        let (user, password) = match name {
+            "default" => (User::Default, &passwords.default),
+            // Where `default` needs a password and this one has none, nobody is let in by it.
+            "analyst" if passwords.analyst.is_some() || passwords.default.is_none() => {
+                (User::Analyst, &passwords.analyst)
+            }
+            _ => return Err(Exception::authentication(name)),
+        };
+        if password
+            .as_deref()
+            .is_none_or(|password| same(password, given))
+        {
+            Ok(user)
         } else {
-            Err(Exception::authentication(user))
+            Err(Exception::authentication(name))
         }
     }
 
@@ -273,13 +300,46 @@ mod tests {
 
     #[test]
     fn a_password_is_asked_for_only_where_there_is_one() {
+        let (open, closed) = (Passwords::default(), passwords(Some("x"), None));
         let mut asked = Asked::default();
-        assert_eq!(asked.authenticate(None), Ok(()));
-        assert!(asked.authenticate(Some("x")).is_err());
+        assert_eq!(asked.authenticate(&open), Ok(User::Default));
+        assert!(asked.authenticate(&closed).is_err());
         asked.password = Some("x".to_owned());
-        assert_eq!(asked.authenticate(Some("x")), Ok(()));
+        assert_eq!(asked.authenticate(&closed), Ok(User::Default));
         asked.user = Some("root".to_owned());
-        assert!(asked.authenticate(Some("x")).is_err());
+        assert!(asked.authenticate(&open).is_err());
+    }
+
+    fn passwords(default: Option<&str>, analyst: Option<&str>) -> Passwords {
+        Passwords {
+            default: default.map(ToOwned::to_owned),
+            analyst: analyst.map(ToOwned::to_owned),
+        }
+    }
+
+    #[test]
+    fn an_analyst_has_a_password_of_their_own_or_is_as_free_as_everybody() {
+        let mut asked = Asked {
+            user: Some("analyst".to_owned()),
+            ..Asked::default()
+        };
+        assert_eq!(
+            asked.authenticate(&passwords(None, None)),
+            Ok(User::Analyst)
+        );
+        assert!(asked.authenticate(&passwords(Some("x"), None)).is_err());
+        asked.password = Some("x".to_owned());
+        assert!(asked.authenticate(&passwords(Some("x"), None)).is_err());
+        assert!(
+            asked
+                .authenticate(&passwords(Some("x"), Some("y")))
+                .is_err()
+        );
+        asked.password = Some("y".to_owned());
+        assert_eq!(
+            asked.authenticate(&passwords(Some("x"), Some("y"))),
+            Ok(User::Analyst)
+        );
     }
 
     proptest! {

@@ -9,10 +9,11 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
+use super::analyst;
 use super::exception::Exception;
 use super::format::Shape;
 use super::library::{Connection, Engine, RowStream, Rows};
-use super::request::{Asked, quoted};
+use super::request::{Asked, User, quoted};
 
 /// How long either side of a connection may stand still; the same as a server's `http_send_timeout`.
 pub(crate) const STALLED: Duration = Duration::from_secs(30);
@@ -21,6 +22,7 @@ pub(crate) const STALLED: Duration = Duration::from_secs(30);
 pub(crate) struct Task {
     pub(crate) asked: Asked,
     pub(crate) sql: Vec<u8>,
+    pub(crate) user: User,
     /// Tells the query from all others in `system.processes`: the library does not let us name it.
     pub(crate) log_comment: String,
 }
@@ -30,6 +32,10 @@ impl Task {
         let mut connection = engine.connect()?;
         if let Some(sql) = self.asked.use_statement() {
             connection.run(sql.as_bytes(), "Null", &[])?;
+        }
+        // Before what is asked for, which the profile's constraints then bind.
+        if self.user == User::Analyst {
+            connection.run(analyst::limits().as_bytes(), "Null", &[])?;
         }
         let sql = self.asked.set_statement(&self.log_comment);
         connection.run(sql.as_bytes(), "Null", &[])?;

@@ -57,6 +57,21 @@ impl Statement {
             Ok(Self::Command(clauses.format))
         }
     }
+
+    /// Whether this statement, whose text is `sql`, is one that only reads. To all others that the engine's `readonly`
+    /// would let through belongs `KILL QUERY`, as all queries here are of one user.
+    pub(crate) fn only_reads(&self, sql: &[u8]) -> bool {
+        let shows = |first: Token<'_>| {
+            ["SHOW", "DESCRIBE", "DESC", "EXPLAIN", "EXISTS"]
+                .iter()
+                .any(|word| first.is(word))
+        };
+        match self {
+            Self::Query(_) => true,
+            Self::Insert(_) => false,
+            Self::Command(_) => Tokens::new(sql).next().is_some_and(shows),
+        }
+    }
 }
 
 /// What the tokens after the first say.
@@ -244,6 +259,23 @@ mod tests {
                 Ok(Statement::Command(None)),
                 "{sql}"
             );
+        }
+    }
+
+    #[test]
+    fn only_what_reads_is_said_to_only_read() {
+        for (sql, reads) in [
+            ("SELECT 1", true),
+            ("/* a */ show TABLES", true),
+            ("EXPLAIN SELECT 1", true),
+            ("KILL QUERY WHERE 1", false),
+            ("SYSTEM STOP MERGES", false),
+            ("SET readonly = 0", false),
+            ("WITH 1 AS x INSERT INTO t SELECT x", false),
+            ("INSERT INTO t VALUES (1)", false),
+        ] {
+            let statement = Statement::read(sql.as_bytes()).unwrap();
+            assert_eq!(statement.only_reads(sql.as_bytes()), reads, "{sql}");
         }
     }
 

@@ -2,6 +2,8 @@
 //!
 //! One engine serves all tests; each has a database of its own.
 
+mod access;
+mod analyst;
 mod errors;
 mod inserts;
 mod processes;
