@@ -30,6 +30,7 @@ mod reread;
 pub mod retention;
 mod self_audit;
 pub mod settle;
+mod shards;
 pub mod skip;
 pub mod source;
 pub mod store;
@@ -100,8 +101,7 @@ pub async fn run(
         freshness: freshness.clone(),
     };
     let (interval, budget) = (config.settle.interval, config.shutdown.budget);
-    let engine = config.clickhouse.options().engine;
-    let auditor = Auditor::in_background(settler.store().client().clone(), &engine);
+    let auditor = Auditor::in_background(&config.clickhouse);
     let audit = config.audit;
     let retention = retention::watch(config.clone(), Arc::clone(&settler), shutdown.clone());
 

@@ -32,6 +32,7 @@ mod openapi;
 mod reading;
 mod reads;
 mod recipes;
+mod replicated_tables;
 mod retention;
 mod roles;
 mod round_trip;
@@ -154,6 +155,7 @@ fn trials(stack: &Arc<Option<Stack>>) -> Vec<Trial> {
         migrations::the_first_release_is_migrated_with_its_data,
         migrations::a_program_older_than_the_tables_goes_on_but_does_not_migrate_them,
         migrations::a_plan_changes_nothing_and_says_what_there_is,
+        replicated_tables::the_tables_of_a_cluster_are_registered_as_replicas_of_each_other,
         offsets_by_hand::a_group_deleted_by_hand_changes_nothing,
         offsets_by_hand::offsets_moved_while_the_consumer_runs_change_nothing,
         back_pressure::a_clickhouse_that_stands_still_costs_neither_memory_nor_partitions,
