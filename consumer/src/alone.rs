@@ -183,7 +183,7 @@ pub(crate) async fn outwait(
 ) -> Result<(), ReadError> {
     let clock = match clock {
         Some(clock) => clock,
-        None => writer.clock().await?,
+        None => writer.latest_clock(id).await?,
     };
     tracing::info!(
         kafka.partition = id.partition,
@@ -255,8 +255,8 @@ impl Alone {
             .await?
             .map(|commit| commit.declared);
         alone.clock = match declared {
-            Some(Declared::Intent { clock, .. }) => clock.max(writer.clock().await?),
-            _ => writer.clock().await?,
+            Some(Declared::Intent { clock, .. }) => clock.max(writer.latest_clock(id).await?),
+            _ => writer.latest_clock(id).await?,
         };
         alone.outwait().await?;
         Ok(alone)
@@ -323,7 +323,7 @@ impl Alone {
         table: Table,
         rows: &[usize],
     ) -> Result<(), WayOutError> {
-        let turn = self.writer.turn().await?;
+        let turn = self.writer.turn(self.id).await?;
         self.clock = self.clock.max(turn.ingested_at);
         let intent = Commit {
             next: range.first(),

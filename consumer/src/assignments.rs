@@ -289,7 +289,10 @@ impl Assignments {
         let (store, settler) = (Arc::clone(&self.store), Arc::clone(&self.settler));
         let (commands, skew) = (self.commands.clone(), self.clock_skew);
         asked.spawn(async move {
-            let Ok(there) = store.clock().await else {
+            let Some((first, _)) = looks.first() else {
+                return;
+            };
+            let Ok(there) = store.clock(first.id()).await else {
                 return;
             };
             let before = there.min(chrono::Utc::now().into()).earlier_by(skew);

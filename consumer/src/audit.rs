@@ -8,17 +8,20 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use audit_schema::OffsetRange;
 use audit_schema::clickhouse::{Engine, WATERMARKS, local_table};
 use audit_schema::dead_letter::DEAD_LETTERS;
 use audit_schema::row::EVENTS;
 use clickhouse::error::Error;
-use clickhouse::{Client, Row};
+use clickhouse::{Row, RowOwned, RowRead};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::PartitionId;
+use crate::config::ClickHouse;
 use crate::removed;
+use crate::shards::{Shard, Shards};
 
 /// How many offsets are looked at together.
 pub const STEP: u64 = 1_000_000;
@@ -166,65 +169,82 @@ struct OffsetRow {
     offset: u64,
 }
 
-/// Asks the two tables.
-#[derive(Clone)]
+/// Asks the two tables, each partition on its shard.
+#[derive(Debug, Clone)]
 pub struct Auditor {
-    client: Client,
+    shards: Shards,
     events: String,
     dead_letters: String,
+    watermarks: String,
 }
 
-impl fmt::Debug for Auditor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Auditor")
-            .field("events", &self.events)
-            .finish_non_exhaustive()
-    }
-}
+/// How long a question may take.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 impl Auditor {
-    /// Audits the whole tables: in a cluster those of all shards.
-    pub fn of_all(client: Client) -> Self {
-        Self::new(client, &Engine::SingleNode)
+    /// Audits the tables of `config`.
+    pub fn new(config: &ClickHouse) -> Self {
+        Self::of(Shards::new(config), &config.options().engine)
     }
 
-    /// Audits the tables this consumer writes to, as far as possible when nobody else asks.
-    pub(crate) fn in_background(client: Client, engine: &Engine) -> Self {
-        let client = client
-            .with_setting("max_threads", "1")
-            .with_setting("priority", "10");
-        Self::new(client, engine)
+    /// The same, as far as possible when nobody else asks.
+    pub(crate) fn in_background(config: &ClickHouse) -> Self {
+        Self::of(Shards::in_background(config), &config.options().engine)
     }
 
-    fn new(client: Client, engine: &Engine) -> Self {
+    fn of(shards: Shards, engine: &Engine) -> Self {
         Self {
-            client,
+            shards,
             events: local_table(EVENTS, engine),
             dead_letters: local_table(DEAD_LETTERS, engine),
+            watermarks: local_table(WATERMARKS, engine),
         }
+    }
+
+    /// Asks a shard for rows of `tables`.
+    async fn ask<T>(&self, shard: &Shard, tables: &[&str], sql: &str) -> Result<Vec<T>, Error>
+    where
+        T: RowOwned + RowRead,
+    {
+        let asked = shard.ask(tables, PATIENCE, |client| async move {
+            client.query_raw(sql).fetch_all::<T>().await
+        });
+        asked.await
+    }
+
+    /// Asks the shard of a partition for rows of both tables.
+    async fn rows<T>(&self, id: PartitionId, sql: &str) -> Result<Vec<T>, Error>
+    where
+        T: RowOwned + RowRead,
+    {
+        let tables = [self.events.as_str(), &self.dead_letters];
+        self.ask(self.shards.of(id.partition), &tables, sql).await
     }
 
     /// Every partition of every life that has rows or a watermark, in order.
     pub async fn extents(&self) -> Result<Vec<Extent>, Error> {
         let settled = format!(
-            "SELECT incarnation, partition, max(next_offset) AS next FROM {WATERMARKS} \
-             GROUP BY incarnation, partition"
+            "SELECT incarnation, partition, max(next_offset) AS next FROM {} \
+             GROUP BY incarnation, partition",
+            self.watermarks
         );
-        // In this order: what is settled was stored before.
-        let settled: Vec<SettledRow> = self.client.query_raw(&settled).fetch_all().await?;
         let mut extents = BTreeMap::new();
-        for row in settled {
-            let id = PartitionId {
-                incarnation: row.incarnation,
-                partition: row.partition,
-            };
-            extents.insert(id, row.next);
-        }
-        for table in [&self.events, &self.dead_letters] {
-            let mut last = None;
-            while let Some(id) = self.next_partition(table, last).await? {
-                extents.entry(id).or_default();
-                last = Some(id);
+        for shard in self.shards.all() {
+            // In this order: what is settled was stored before.
+            let settled: Vec<SettledRow> = self.ask(shard, &[&self.watermarks], &settled).await?;
+            for row in settled {
+                let id = PartitionId {
+                    incarnation: row.incarnation,
+                    partition: row.partition,
+                };
+                extents.insert(id, row.next);
+            }
+            for table in [&self.events, &self.dead_letters] {
+                let mut last = None;
+                while let Some(id) = self.next_partition(shard, table, last).await? {
+                    extents.entry(id).or_default();
+                    last = Some(id);
+                }
             }
         }
         let mut found = Vec::new();
@@ -232,14 +252,14 @@ impl Auditor {
             // In this order: what goes meanwhile is written down before.
             let lowest = self.end(id, End::Lowest).await?;
             let highest = self.end(id, End::Highest).await?;
-            let removed = self.client.query_raw(&removed::lowest(id));
-            let removed: Option<OffsetRow> = removed.fetch_optional().await?;
+            let shard = self.shards.of(id.partition);
+            let removed: Vec<OffsetRow> = self.ask(shard, &[], &removed::lowest(id)).await?;
             found.push(Extent {
                 id,
                 stored: lowest
                     .zip(highest)
                     .and_then(|(first, last)| OffsetRange::new(first, last)),
-                removed_from: removed.map(|row| row.offset),
+                removed_from: removed.first().map(|row| row.offset),
                 settled,
             });
         }
@@ -249,18 +269,19 @@ impl Auditor {
     /// The settled offset of a partition; 0 if none was written down.
     pub async fn settled(&self, id: PartitionId) -> Result<u64, Error> {
         let sql = format!(
-            "SELECT max(next_offset) AS offset FROM {WATERMARKS} \
-             WHERE incarnation = {} AND partition = {}",
-            id.incarnation, id.partition
+            "SELECT max(next_offset) AS offset FROM {} WHERE incarnation = {} AND partition = {}",
+            self.watermarks, id.incarnation, id.partition
         );
-        let row: OffsetRow = self.client.query_raw(&sql).fetch_one().await?;
-        Ok(row.offset)
+        let shard = self.shards.of(id.partition);
+        let rows: Vec<OffsetRow> = self.ask(shard, &[&self.watermarks], &sql).await?;
+        Ok(rows.first().map_or(0, |row| row.offset))
     }
 
     /// The partition behind `last` that has rows in `table`. One step along the order of
     /// positions instead of a look at every row.
     async fn next_partition(
         &self,
+        shard: &Shard,
         table: &str,
         last: Option<PartitionId>,
     ) -> Result<Option<PartitionId>, Error> {
@@ -274,8 +295,8 @@ impl Auditor {
             "SELECT source_incarnation AS incarnation, source_partition AS partition FROM {table} \
              WHERE {beyond} ORDER BY source_incarnation, source_partition LIMIT 1"
         );
-        let row: Option<PartitionRow> = self.client.query_raw(&sql).fetch_optional().await?;
-        Ok(row.map(|row| PartitionId {
+        let rows: Vec<PartitionRow> = self.ask(shard, &[table], &sql).await?;
+        Ok(rows.first().map(|row| PartitionId {
             incarnation: row.incarnation,
             partition: row.partition,
         }))
@@ -284,8 +305,8 @@ impl Auditor {
     /// The lowest or highest stored offset of a partition.
     pub async fn end(&self, id: PartitionId, end: End) -> Result<Option<u64>, Error> {
         let sql = end_of(&self.events, &self.dead_letters, id, end);
-        let row: Option<OffsetRow> = self.client.query_raw(&sql).fetch_optional().await?;
-        Ok(row.map(|row| row.offset))
+        let rows: Vec<OffsetRow> = self.rows(id, &sql).await?;
+        Ok(rows.first().map(|row| row.offset))
     }
 
     /// How many offsets the dead letters of a partition stand for, by kind.
@@ -297,7 +318,7 @@ impl Auditor {
             self.dead_letters,
             of(id)
         );
-        let rows: Vec<KindRow> = self.client.query_raw(&sql).fetch_all().await?;
+        let rows: Vec<KindRow> = self.rows(id, &sql).await?;
         Ok(rows
             .into_iter()
             .map(|row| (row.kind, row.offsets))
@@ -311,7 +332,7 @@ impl Auditor {
         range: OffsetRange,
         named: usize,
     ) -> Result<(Counted, Finding), Error> {
-        let stored = self.offsets(id, range);
+        let stored = offsets_in(&self.events, &self.dead_letters, id, range);
         let sql = format!(
             "SELECT sum(there) AS rows, toUInt64(groupBitmapMergeIf(bits, stored)) AS offsets, \
              toUInt64(groupBitmapMerge(bits)) AS accounted FROM (\
@@ -320,12 +341,13 @@ impl Auditor {
                SELECT toUInt64(0) AS there, bits, false AS stored FROM ({}))",
             removed::bits_in(id, range)
         );
-        let mut counted: Counted = self.client.query_raw(&sql).fetch_one().await?;
-        if counted.accounted < range.len() {
+        let mut counted: Vec<Counted> = self.rows(id, &sql).await?;
+        if counted.iter().any(|found| found.accounted < range.len()) {
             // Retention writes down what it takes away before, but one question may have looked for
             // that first and for the rows last.
-            counted = self.client.query_raw(&sql).fetch_one().await?;
+            counted = self.rows(id, &sql).await?;
         }
+        let counted = counted.into_iter().next().ok_or(Error::RowNotFound)?;
         let mut finding = Finding {
             missing: range.len().saturating_sub(counted.accounted),
             doubled: counted.rows.saturating_sub(counted.offsets),
@@ -334,38 +356,35 @@ impl Auditor {
         // Consecutive offsets differ from their rank by the same number.
         if finding.doubled > 0 {
             finding.doubled_ranges = self
-                .runs(&format!(
-                    "SELECT min(offset) AS first, max(offset) AS last FROM (\
+                .rows(
+                    id,
+                    &format!(
+                        "SELECT min(offset) AS first, max(offset) AS last FROM (\
                        SELECT offset, offset - row_number() OVER (ORDER BY offset) AS difference \
                        FROM (SELECT offset FROM ({stored}) GROUP BY offset HAVING count() > 1)\
                      ) GROUP BY difference ORDER BY first LIMIT {named}"
-                ))
+                    ),
+                )
                 .await?;
         }
         if finding.missing > 0 {
             finding.missing_ranges = self
-                .runs(&format!(
-                    "SELECT before AS first, toUInt64(offset - 1) AS last FROM (\
+                .rows(
+                    id,
+                    &format!(
+                        "SELECT before AS first, toUInt64(offset - 1) AS last FROM (\
                        SELECT offset, lagInFrame(offset + 1, 1, toUInt64({})) OVER \
                        (ORDER BY offset ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS before \
                        FROM ({stored} UNION ALL {} UNION ALL SELECT toUInt64({}) AS offset)\
                      ) WHERE offset > before ORDER BY first LIMIT {named}",
-                    range.first(),
-                    removed::offsets_in(id, range),
-                    range.end()
-                ))
+                        range.first(),
+                        removed::offsets_in(id, range),
+                        range.end()
+                    ),
+                )
                 .await?;
         }
         Ok((counted, finding))
-    }
-
-    async fn runs(&self, sql: &str) -> Result<Vec<Run>, Error> {
-        self.client.query_raw(sql).fetch_all().await
-    }
-
-    /// A question for the offsets of a range in both tables, each as often as it is there.
-    fn offsets(&self, id: PartitionId, range: OffsetRange) -> String {
-        offsets_in(&self.events, &self.dead_letters, id, range)
     }
 }
 

@@ -81,6 +81,8 @@ pub struct Topic {
     pub partitions: u32,
     /// How many copies of each.
     pub replication: u32,
+    /// How many of them have a record when it is acknowledged.
+    pub min_insync_replicas: u32,
     /// How long records are kept.
     #[serde(with = "humantime_serde")]
     pub retention: Duration,
@@ -103,6 +105,8 @@ pub struct ClickHouse {
     pub ca: Option<Authorities>,
     /// The cluster; empty for a single server.
     pub cluster: String,
+    /// The servers of its shards; empty for a single server.
+    pub shards: String,
     /// Whether an insert is on disk when it is answered.
     pub fsync: bool,
     /// Whether `migrate` also makes roles, and what bounds analysts.
@@ -124,6 +128,20 @@ impl ClickHouse {
             user: &self.user,
             password: self.password.expose(),
             authorities: self.ca.as_ref(),
+        }
+    }
+
+    /// The servers of each shard: those named, or the one there is.
+    pub fn shards(&self) -> Vec<Vec<&str>> {
+        let shards = self.shards.split_whitespace();
+        let shards: Vec<Vec<&str>> = shards
+            .map(|shard| shard.split(',').filter(|url| !url.is_empty()).collect())
+            .filter(|replicas: &Vec<&str>| !replicas.is_empty())
+            .collect();
+        if shards.is_empty() {
+            vec![vec![self.url.as_str()]]
+        } else {
+            shards
         }
     }
 
@@ -305,6 +323,15 @@ impl Validate for Config {
             "topic.replication must be at least 1",
         );
         refuse(
+            !(1..=self.topic.replication).contains(&self.topic.min_insync_replicas),
+            "topic.min_insync_replicas must be at least 1 and at most topic.replication",
+        );
+        refuse(
+            self.clickhouse.cluster.is_empty() != self.clickhouse.shards.trim().is_empty(),
+            "clickhouse.cluster and clickhouse.shards go together: name the servers of each shard, \
+             or leave both empty for a single server",
+        );
+        refuse(
             self.batch.in_flight == 0,
             "batch.in_flight must be at least 1",
         );
@@ -341,5 +368,28 @@ mod tests {
         for wrong in ["", "0s", "90", "never", "-1d"] {
             assert!(keep(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_cluster_needs_the_servers_of_its_shards() {
+        let mut config: Config = audit_service::config::load("consumer", DEFAULTS, None).unwrap();
+        "audit".clone_into(&mut config.clickhouse.cluster);
+        let complaints = config.complaints();
+        assert!(
+            complaints[0].contains("clickhouse.shards"),
+            "{complaints:?}"
+        );
+        "http://a1:8123,http://a2:8123 http://b1:8123".clone_into(&mut config.clickhouse.shards);
+        assert_eq!(config.complaints(), Vec::<String>::new());
+        assert_eq!(config.clickhouse.shards().len(), 2);
+    }
+
+    #[test]
+    fn more_copies_in_sync_than_there_are_would_stop_the_topic() {
+        let mut config: Config = audit_service::config::load("consumer", DEFAULTS, None).unwrap();
+        config.topic.min_insync_replicas = 2;
+        assert_eq!(config.complaints().len(), 1);
+        config.topic.replication = 3;
+        assert_eq!(config.complaints(), Vec::<String>::new());
     }
 }

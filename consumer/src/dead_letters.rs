@@ -266,7 +266,7 @@ impl<'a> Letters<'a> {
             asked = asked.param("naming", &self.naming);
         }
         let rows = asked.fetch_all::<LetterRow>().await.map_err(|error| {
-            if crate::writer::is_refusal(&error) {
+            if crate::shards::is_refusal(&error) {
                 ReadError::Refused(error)
             } else {
                 ReadError::Unavailable(error)

@@ -177,9 +177,13 @@ pub async fn erase(config: &Config, wanted: &Erase) -> Result<Erased, WayOutErro
     let writer = Writer::new(&config.clickhouse, config.batch.in_flight);
     let topic = Topic::new(config, writer.client().clone());
     let incarnation = topic.check().await?;
+    let id = |partition| PartitionId {
+        incarnation,
+        partition,
+    };
     let engine = config.clickhouse.options().engine;
     let (project, user) = (wanted.project.as_str(), wanted.user.as_str());
-    let stored = Stored::new(writer.client(), &engine, project, user);
+    let stored = Stored::new(&writer, &engine, project, user);
 
     let cut_off = stored.cut_off().await?;
     let salt = writer.erasures().await?.salt(project).map(str::to_owned);
@@ -190,7 +194,7 @@ pub async fn erase(config: &Config, wanted: &Erase) -> Result<Erased, WayOutErro
         salt: salt.unwrap_or_else(new_salt),
         identifiers: identifiers(&wanted.identifiers, &cut_off, stored.identifiers().await?)
             .map_err(WayOutError::TooManyIdentifiers)?,
-        erased_at: writer.clock().await?,
+        erased_at: writer.clock(id(0)).await?,
         events: 0,
         dead_letters: 0,
     };
@@ -207,13 +211,12 @@ pub async fn erase(config: &Config, wanted: &Erase) -> Result<Erased, WayOutErro
     (person.events, person.dead_letters) = (erased.events, erased.dead_letters);
     let event = person.event(wanted).map_err(WayOutError::Unrecordable)?;
     stored.register(&person.rows(wanted)).await?;
-    let registered = writer.clock().await?;
-    for partition in 0..topic.partitions().await? {
-        let id = PartitionId {
-            incarnation,
-            partition,
-        };
-        outwait(&writer, id, Some(registered)).await?;
+    let mut registered = Vec::new();
+    for id in (0..topic.partitions().await?).map(id) {
+        registered.push((id, writer.latest_clock(id).await?));
+    }
+    for (id, clock) in registered {
+        outwait(&writer, id, Some(clock)).await?;
     }
     rewrite(&stored, wanted, &person).await?;
     publish(&topic, &event)
@@ -379,7 +382,8 @@ async fn rewrite(stored: &Stored<'_>, wanted: &Erase, person: &Person) -> Result
 /// Publishes an event, marked as one that may have been published before.
 async fn publish(topic: &Topic, event: &Event<'_>) -> Result<(), KafkaError> {
     let (key, value) = (wire::key(event), wire::encode(event).unwrap_or_default());
-    let sent = Publisher::new(topic)?.publish(None, &key, &value)?;
+    let publisher = Publisher::new(topic)?;
+    let sent = publisher.publish(None, &key, &value)?;
     sent.delivered().await.map(|_| ())
 }
 

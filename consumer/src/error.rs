@@ -11,6 +11,12 @@ pub enum ReadError {
         "clickhouse refuses to be read; are the tables there? `audit-consumer migrate` makes them"
     )]
     Refused(#[source] clickhouse::error::Error),
+    /// Stop: the partition is stored on another shard than the configuration says.
+    #[error(
+        "partition {0} is stored on another shard than clickhouse.shards says: put the shards back \
+         in their order, as many as there were when the topic was registered"
+    )]
+    OtherShard(u32),
 }
 
 /// Why an insert was not answered cleanly.

@@ -9,10 +9,10 @@
 //! because its events changed partition; its new life goes on where the old one ends.
 
 use audit_schema::OffsetRange;
-use audit_schema::clickhouse::SOURCES;
 use audit_schema::dead_letter::{ABSENT, DEAD_LETTERS, SKIPPED};
 use audit_schema::row::{EVENTS, Millis};
 use clickhouse::Row;
+use clickhouse::error::Error;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -40,7 +40,7 @@ pub(crate) struct SourceRow {
 }
 
 impl SourceRow {
-    fn id(&self, partition: u32) -> PartitionId {
+    pub(crate) fn id(&self, partition: u32) -> PartitionId {
         PartitionId {
             incarnation: self.incarnation,
             partition,
@@ -89,6 +89,7 @@ enum Verdict {
 fn unread(error: ReadError) -> TopicError {
     match error {
         ReadError::Unavailable(error) | ReadError::Refused(error) => TopicError::ClickHouse(error),
+        other @ ReadError::OtherShard(_) => TopicError::ClickHouse(Error::Other(other.into())),
     }
 }
 
@@ -161,9 +162,10 @@ impl Topic {
                 }
             })?;
         }
-        let mut insert = self
-            .client
-            .insert::<SourceRow>(SOURCES)
+        let shard = self.shards.of(0);
+        let mut insert = shard
+            .durable(shard.asked().1.clone())
+            .insert::<SourceRow>(&self.sources)
             .await
             .map_err(TopicError::ClickHouse)?;
         insert.write(&row).await.map_err(TopicError::ClickHouse)?;
@@ -306,15 +308,19 @@ impl Topic {
     }
 
     pub(crate) async fn registered(&self) -> Result<Option<SourceRow>, TopicError> {
-        self.client
-            .query_raw(&format!(
-                "SELECT topic, incarnation, partitions, begins, registered_at FROM {SOURCES} \
-                 WHERE topic = {{topic:String}} ORDER BY incarnation DESC, registered_at DESC LIMIT 1"
-            ))
-            .param("topic", self.name())
-            .fetch_optional::<SourceRow>()
-            .await
-            .map_err(TopicError::ClickHouse)
+        let sql = format!(
+            "SELECT topic, incarnation, partitions, begins, registered_at FROM {} \
+             WHERE topic = {{topic:String}} ORDER BY incarnation DESC, registered_at DESC LIMIT 1",
+            self.sources
+        );
+        let topic = self.name();
+        let limit = self.config.clickhouse.read_timeout;
+        let (shard, tables) = (self.shards.of(0), [self.sources.as_str()]);
+        let asked = shard.ask(&tables, limit, |client| async move {
+            let asked = client.query_raw(&sql).param("topic", topic);
+            asked.fetch_optional::<SourceRow>().await
+        });
+        asked.await.map_err(TopicError::ClickHouse)
     }
 
     /// Compares the record at the highest stored offset with its row, or with what is written down of a

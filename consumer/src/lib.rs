@@ -31,6 +31,7 @@ pub mod retention;
 mod self_audit;
 mod server_state;
 pub mod settle;
+mod shards;
 pub mod skip;
 pub mod source;
 pub mod store;
@@ -104,8 +105,7 @@ pub async fn run(
     };
     metrics::retention(config.topic.retention);
     let (interval, budget) = (config.settle.interval, config.shutdown.budget);
-    let engine = config.clickhouse.options().engine;
-    let auditor = Auditor::in_background(settler.store().client().clone(), &engine);
+    let auditor = Auditor::in_background(&config.clickhouse);
     let audit = config.audit;
     let retention = retention::watch(config.clone(), Arc::clone(&settler), shutdown.clone());
 

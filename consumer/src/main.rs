@@ -152,7 +152,7 @@ fn progress() -> impl FnMut(Duration, &dyn Display) {
 
 async fn verify(config: &Config, options: &Verify) -> anyhow::Result<ExitCode> {
     let client = audit_schema::clickhouse::connect(config.clickhouse.address());
-    let topic = Topic::new(config, client.clone());
+    let topic = Topic::new(config, client);
     let scope = Scope {
         incarnation: options.incarnation,
         partition: options.partition,
@@ -173,10 +173,15 @@ async fn verify(config: &Config, options: &Verify) -> anyhow::Result<ExitCode> {
             println!("{verdict}");
         }
     };
-    let verdicts =
-        audit_consumer::verify::verify(&Auditor::of_all(client), scope, logs, progress, each)
-            .await
-            .context("the tables cannot be read; `audit-consumer migrate` makes them")?;
+    let verdicts = audit_consumer::verify::verify(
+        &Auditor::new(&config.clickhouse),
+        scope,
+        logs,
+        progress,
+        each,
+    )
+    .await
+    .context("the tables cannot be read; `audit-consumer migrate` makes them")?;
     if options.json {
         println!("{}", serde_json::to_string_pretty(&verdicts)?);
     }

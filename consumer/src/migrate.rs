@@ -9,8 +9,9 @@ use serde::Serialize;
 
 use crate::RunError;
 use crate::config::Config;
+use crate::shards::is_refusal;
 use crate::topic::{Topic, TopicError};
-use crate::writer::{Writer, is_refusal};
+use crate::writer::Writer;
 
 /// What to make.
 #[derive(Debug, Clone, Default, Args)]

@@ -159,7 +159,7 @@ impl<O: Offsets, S: Store> Partition<O, S> {
         let declared = committed.map(|commit| commit.declared);
         self.clock = match declared {
             Some(Declared::Intent { clock, .. }) => clock,
-            _ => self.ask(|| self.store.clock()).await?,
+            _ => self.ask(|| self.store.latest_clock(self.id)).await?,
         };
         let mut from = settled.unwrap_or(bounds.start);
         let mut waited = false;
@@ -330,7 +330,7 @@ impl<O: Offsets, S: Store> Partition<O, S> {
     ) -> Result<bool, PartitionError> {
         // The clock is read before the commit, so that an accepted commit of a member proves that
         // it read its clock before it was replaced.
-        let turn = self.ask(|| self.store.turn()).await?;
+        let turn = self.ask(|| self.store.turn(self.id)).await?;
         // A clock that was set back does not make what was sent before land any sooner.
         self.clock = self.clock.max(turn.ingested_at);
         self.commit = Commit {

@@ -3,7 +3,7 @@
 //!
 //! They are written down before their rows go, so an offset may be there and written down as well;
 //! it then counts as stored. In a cluster they lie on any shard, so they are asked for by the
-//! table's plain name, of all shards.
+//! table's plain name, of all shards; each replica has them before the rows go.
 
 use audit_schema::OffsetRange;
 use audit_schema::clickhouse::REMOVED;

@@ -25,6 +25,7 @@ use crate::batch::Table;
 use crate::config::{Config, Retention};
 use crate::dead_letters::time;
 use crate::error::ReadError;
+use crate::incarnation::SourceRow;
 use crate::metrics;
 use crate::month::Month;
 use crate::store::Store;
@@ -181,9 +182,15 @@ async fn run(
         removed.held_back = Some(reason.to_owned());
         return Ok(removed);
     }
+    let topic = Topic::new(config, client.clone());
+    let registered = topic.registered().await?;
+    let Some(registered) = registered else {
+        return Err(RetentionError::Unregistered(topic.name().to_owned()));
+    };
     // A clock that is ahead would take away what is not old yet, so two have to say so.
-    let now = writer.clock().await?.min(chrono::Utc::now().into());
-    let complete_up_to = match complete_up_to(config, &client).await? {
+    let clock = writer.clock(registered.id(0)).await?;
+    let now = clock.min(chrono::Utc::now().into());
+    let complete_up_to = match complete_up_to(&registered, &client).await? {
         Ok(complete_up_to) => complete_up_to,
         Err(reason) => {
             removed.held_back = Some(reason);
@@ -203,6 +210,9 @@ async fn run(
         ),
     ];
     for (table, rules) in &rules {
+        if yes {
+            tables.sync(table.name()).await?;
+        }
         let removals = planned(&tables, *table, rules, complete_up_to).await?;
         for removal in &removals {
             if yes {
@@ -268,14 +278,9 @@ struct CompleteRow {
 /// The time before which every record is settled, of all partitions of the topic's present life; or
 /// why there is none.
 async fn complete_up_to(
-    config: &Config,
+    registered: &SourceRow,
     client: &Client,
 ) -> Result<Result<Millis, String>, RetentionError> {
-    let topic = Topic::new(config, client.clone());
-    let registered = topic.registered().await?;
-    let Some(registered) = registered else {
-        return Err(RetentionError::Unregistered(topic.name().to_owned()));
-    };
     let sql = format!(
         "SELECT partition, max(complete_up_to) AS complete FROM {WATERMARKS} \
          WHERE incarnation = {} GROUP BY partition",

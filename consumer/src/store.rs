@@ -66,11 +66,18 @@ pub struct Watermark {
 
 /// The tables of events, dead letters and watermarks.
 pub trait Store: fmt::Debug + Send + Sync {
-    /// Reads ClickHouse's clock.
-    fn clock(&self) -> impl Future<Output = Result<Millis, ReadError>> + Send;
+    /// Reads the clock of the server that would take an insert of this partition.
+    fn clock(&self, id: PartitionId) -> impl Future<Output = Result<Millis, ReadError>> + Send;
+
+    /// Reads the clocks of all servers that may have taken an insert of this partition, and gives
+    /// the latest: no insert that was sent before carries a later time.
+    fn latest_clock(
+        &self,
+        id: PartitionId,
+    ) -> impl Future<Output = Result<Millis, ReadError>> + Send;
 
     /// Waits for a place among the inserts in flight, then reads ClickHouse's clock.
-    fn turn(&self) -> impl Future<Output = Result<Turn, ReadError>> + Send;
+    fn turn(&self, id: PartitionId) -> impl Future<Output = Result<Turn, ReadError>> + Send;
 
     /// Inserts rows as one block. `Ok` is a hint, not a proof.
     fn insert(
@@ -80,7 +87,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     ) -> impl Future<Output = Result<(), InsertError>> + Send;
 
     /// Whether an insert of a partition that carries `clock`, or an earlier time, may still land:
-    /// it is not too late for it yet, or one is being stored.
+    /// it is not too late for it yet, or one is being stored, by any server that may have taken it.
     fn may_land(
         &self,
         id: PartitionId,

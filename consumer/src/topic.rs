@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use audit_schema::clickhouse::{SOURCES, local_table};
 use audit_schema::row::Millis;
 use clickhouse::Client;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
@@ -12,6 +13,7 @@ use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
 use crate::config::Config;
 use crate::offsets::Bounds;
+use crate::shards::Shards;
 
 mod logs;
 
@@ -109,6 +111,9 @@ pub enum TopicError {
 pub struct Topic {
     pub(crate) config: Config,
     pub(crate) client: Client,
+    /// The first shard has the registered sources.
+    pub(crate) shards: Shards,
+    pub(crate) sources: String,
 }
 
 impl std::fmt::Debug for Topic {
@@ -120,11 +125,13 @@ impl std::fmt::Debug for Topic {
 }
 
 impl Topic {
-    /// The topic of `config`; `client` reads and writes the registered sources.
+    /// The topic of `config`; `client` reads the tables that have all shards' rows.
     pub fn new(config: &Config, client: Client) -> Self {
         Self {
             config: config.clone(),
             client,
+            shards: Shards::new(&config.clickhouse),
+            sources: local_table(SOURCES, &config.clickhouse.options().engine),
         }
     }
 
@@ -161,12 +168,14 @@ impl Topic {
         let replication = i32::try_from(self.config.topic.replication).unwrap_or(i32::MAX);
         let partitions = i32::try_from(self.config.topic.partitions).unwrap_or(i32::MAX);
         let retention = self.config.topic.retention.as_millis().to_string();
+        let in_sync = self.config.topic.min_insync_replicas.to_string();
         let mut topic = NewTopic::new(
             self.name(),
             partitions,
             TopicReplication::Fixed(replication),
         )
-        .set("retention.ms", &retention);
+        .set("retention.ms", &retention)
+        .set("min.insync.replicas", &in_sync);
         for (name, value) in SETTINGS {
             topic = topic.set(name, value);
         }
@@ -280,6 +289,12 @@ impl Topic {
         if retention.is_none_or(|kept| kept >= 0 && kept.unsigned_abs() < wanted) {
             complaints.push(format!("retention.ms must be at least {wanted}"));
             settings.push(format!("retention.ms={wanted}"));
+        }
+        let wanted = self.config.topic.min_insync_replicas;
+        let in_sync: Option<u32> = found("min.insync.replicas").and_then(|text| text.parse().ok());
+        if in_sync.is_none_or(|in_sync| in_sync < wanted) {
+            complaints.push(format!("min.insync.replicas must be at least {wanted}"));
+            settings.push(format!("min.insync.replicas={wanted}"));
         }
         if complaints.is_empty() {
             Ok(registered.incarnation)

@@ -6,8 +6,8 @@
 //! ones a block is checked when it arrives and stored when the body ends, however late.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use audit_schema::clickhouse::{Engine, WATERMARKS, local_table};
@@ -16,37 +16,33 @@ use audit_schema::erasure::ERASURES;
 use audit_schema::row::{EVENTS, Millis};
 use audit_schema::{OffsetRange, native};
 use clickhouse::error::Error;
-use clickhouse::query::Query;
 use clickhouse::{Client, Row};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
-use uuid::Uuid;
 
 use crate::audit::{self, End};
 use crate::batch::{EventKey, PartitionId, Table};
 use crate::config::ClickHouse;
-use crate::erasures::{Erasures, Registered};
+use crate::erasures::Erasures;
 use crate::error::{InsertError, ReadError};
 use crate::metrics;
 use crate::recovery::LATE_LIMIT;
 use crate::removed;
+use crate::shards::{Shard, Shards, is_refusal};
 use crate::store::{Found, Insert, Store, Turn, Watermark, token_prefix};
 
-/// Errors that stay until somebody changes something: no such column, table, database or setting,
-/// wrong types, no access, wrong password.
-/// Source: `src/Common/ErrorCodes.cpp` of ClickHouse.
-const REFUSALS: [u32; 14] = [16, 20, 36, 47, 50, 53, 60, 81, 115, 164, 192, 193, 497, 516];
-
-/// How many keys are looked up together.
-const KEYS: usize = 2000;
+mod keys;
+mod registry;
 
 /// Writes to and reads from the tables.
 #[derive(Clone)]
 pub struct Writer {
     client: Client,
+    shards: Shards,
     events: String,
     dead_letters: String,
     watermarks: String,
+    registry: String,
     /// The erasures that were found last.
     erasures: Arc<Mutex<Arc<Erasures>>>,
     places: Arc<Semaphore>,
@@ -75,23 +71,6 @@ struct CountRow {
     offsets: u64,
 }
 
-#[derive(Debug, Row, Deserialize)]
-struct EarlierRow {
-    project: String,
-    created_at: i64,
-    #[serde(with = "clickhouse::serde::uuid")]
-    id: Uuid,
-    offset: u64,
-}
-
-#[derive(Debug, Row, Deserialize)]
-struct KeyRow {
-    project: String,
-    created_at: i64,
-    #[serde(with = "clickhouse::serde::uuid")]
-    id: Uuid,
-}
-
 #[derive(Debug, Row, Serialize)]
 struct WatermarkRow {
     incarnation: u32,
@@ -107,9 +86,11 @@ impl Writer {
         let engine: Engine = config.options().engine;
         Self {
             client: audit_schema::clickhouse::connect(config.address()).with_validation(false),
+            shards: Shards::new(config),
             events: local_table(EVENTS, &engine),
             dead_letters: local_table(DEAD_LETTERS, &engine),
             watermarks: local_table(WATERMARKS, &engine),
+            registry: local_table(ERASURES, &engine),
             erasures: Arc::default(),
             places: Arc::new(Semaphore::new(in_flight)),
             insert_timeout: config.insert_timeout,
@@ -117,98 +98,72 @@ impl Writer {
         }
     }
 
-    /// The client, for the questions of `verify` and `topic`.
+    /// The client of the tables that have all shards' rows.
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    /// Every erasure that was registered before this was asked.
-    pub(crate) async fn erasures(&self) -> Result<Arc<Erasures>, ReadError> {
-        let number = self
-            .client
-            .query_raw(&format!("SELECT count() AS number FROM {ERASURES}"))
-            .fetch_one::<Number<u64>>();
-        let number = self.ask(number).await?.number;
-        let known = || self.erasures.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = Arc::clone(&known());
-        if found.rows() == number {
-            return Ok(found);
-        }
-        let rows = self
-            .client
-            .query(&format!("SELECT ?fields FROM {ERASURES}"))
-            .fetch_all::<Registered>();
-        let found = Arc::new(Erasures::of(&self.ask(rows).await?));
-        *known() = Arc::clone(&found);
-        Ok(found)
+    /// Asks the shard of a partition, about what it has of these tables.
+    async fn ask<T, F>(
+        &self,
+        id: PartitionId,
+        tables: &[&str],
+        question: impl FnOnce(Client) -> F,
+    ) -> Result<T, ReadError>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let shard = self.shards.of(id.partition);
+        let answer = shard.ask(tables, self.read_timeout, question).await;
+        answer.map_err(unread)
     }
 
-    async fn ask<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Result<T, ReadError> {
-        let answer = tokio::time::timeout(self.read_timeout, answer)
-            .await
-            .unwrap_or(Err(Error::TimedOut));
-        answer.map_err(|error| {
-            if is_refusal(&error) {
-                ReadError::Refused(error)
-            } else {
-                ReadError::Unavailable(error)
-            }
-        })
+    /// Asks for rows of a partition in both tables.
+    async fn rows<T>(&self, id: PartitionId, sql: String) -> Result<Vec<T>, ReadError>
+    where
+        T: clickhouse::RowOwned + clickhouse::RowRead,
+    {
+        let tables = [self.events.as_str(), &self.dead_letters];
+        let asked = self.ask(id, &tables, |client| async move {
+            client.query_raw(&sql).fetch_all::<T>().await
+        });
+        asked.await
     }
 
-    /// Which of these events are in the table, in any partition and any life of the topic.
-    pub(crate) async fn stored(&self, keys: &[EventKey]) -> Result<HashSet<EventKey>, ReadError> {
-        let sql = format!(
-            "SELECT DISTINCT project_id AS project, \
-             toUnixTimestamp64Milli(created_at) AS created_at, event_id AS id FROM {EVENTS} \
-             WHERE {}",
-            is_one_of_the_keys(EVENTS)
-        );
-        let mut found = HashSet::new();
-        for keys in keys.chunks(KEYS) {
-            let rows = with_keys(self.client.query_raw(&sql), keys).fetch_all::<KeyRow>();
-            found.extend(self.ask(rows).await?.into_iter().map(|row| EventKey {
-                project: row.project,
-                created_at: Millis(row.created_at),
-                id: row.id,
-            }));
-        }
-        Ok(found)
+    /// Whether rows of a partition were settled on another shard than its own, as far as all
+    /// shards answer.
+    async fn settled_anywhere(&self, id: PartitionId) -> Result<Option<u64>, ReadError> {
+        let sql = settled_in(WATERMARKS, id);
+        let client = self.client.clone();
+        let client = client.with_setting("skip_unavailable_shards", "1");
+        let asked = client.query_raw(&sql).fetch_optional::<Number<u64>>();
+        let row = tokio::time::timeout(self.read_timeout, asked).await;
+        let row = row.unwrap_or(Err(Error::TimedOut)).map_err(unread)?;
+        Ok(row.map(|row| row.number))
     }
 }
 
-/// The condition that a row of `table` has one of the primary keys that [`with_keys`] binds.
-fn is_one_of_the_keys(table: &str) -> String {
+/// A question for the settled offset in a table of watermarks.
+fn settled_in(watermarks: &str, id: PartitionId) -> String {
     format!(
-        "(project_id, {table}.created_at, event_id) IN (SELECT arrayJoin(arrayZip( \
-         {{projects:Array(String)}}, \
-         arrayMap(t -> fromUnixTimestamp64Milli(t, 'UTC'), {{times:Array(Int64)}}), \
-         {{ids:Array(UUID)}})))"
+        "SELECT max(next_offset) AS number FROM {watermarks} WHERE incarnation = {} \
+         AND partition = {} HAVING count() > 0",
+        id.incarnation, id.partition
     )
 }
 
-fn with_keys(question: Query, keys: &[EventKey]) -> Query {
-    let projects: Vec<&str> = keys.iter().map(|key| key.project.as_str()).collect();
-    let times: Vec<i64> = keys.iter().map(|key| key.created_at.0).collect();
-    let ids: Vec<String> = keys.iter().map(|key| key.id.to_string()).collect();
-    question
-        .param("projects", projects)
-        .param("times", times)
-        .param("ids", ids)
+async fn clock_of(client: Client) -> Result<Millis, Error> {
+    let question = "SELECT toUnixTimestamp64Milli(now64(3)) AS number";
+    let now = client.query(question).fetch_one::<Number<i64>>().await?;
+    Ok(Millis(now.number))
 }
 
-/// Whether asking again is of no use.
-pub(crate) fn is_refusal(error: &Error) -> bool {
-    let Error::BadResponse(text) = error else {
-        return matches!(
-            error,
-            Error::SchemaMismatch(_) | Error::InvalidParams(_) | Error::Unsupported(_)
-        );
-    };
-    text.strip_prefix("Code: ")
-        .and_then(|rest| rest.split_once('.'))
-        .and_then(|(code, _)| code.parse().ok())
-        .is_some_and(|code: u32| REFUSALS.contains(&code))
+fn unread(error: Error) -> ReadError {
+    if is_refusal(&error) {
+        ReadError::Refused(error)
+    } else {
+        ReadError::Unavailable(error)
+    }
 }
 
 fn in_doubt(error: Error) -> InsertError {
@@ -219,17 +174,35 @@ fn in_doubt(error: Error) -> InsertError {
     }
 }
 
+/// What is to be asked or written, shard by shard.
+fn by_shard<T: Copy>(shards: &Shards, items: &[T], id: impl Fn(&T) -> PartitionId) -> Vec<Vec<T>> {
+    let of = |shard: &Shard| {
+        let items = items.iter().copied();
+        let own = items.filter(|item| std::ptr::eq(shards.of(id(item).partition), shard));
+        own.collect()
+    };
+    shards.all().iter().map(of).collect()
+}
+
 impl Store for Writer {
-    async fn clock(&self) -> Result<Millis, ReadError> {
-        let question = "SELECT toUnixTimestamp64Milli(now64(3)) AS number";
-        let now = self.client.query(question).fetch_one::<Number<i64>>();
-        Ok(Millis(self.ask(now).await?.number))
+    async fn clock(&self, id: PartitionId) -> Result<Millis, ReadError> {
+        self.ask(id, &[], clock_of).await
     }
 
-    async fn turn(&self) -> Result<Turn, ReadError> {
+    async fn latest_clock(&self, id: PartitionId) -> Result<Millis, ReadError> {
+        let shard = self.shards.of(id.partition);
+        let clocks = shard.ask_each(self.read_timeout, clock_of).await;
+        Ok(clocks
+            .map_err(unread)?
+            .into_iter()
+            .max()
+            .unwrap_or_default())
+    }
+
+    async fn turn(&self, id: PartitionId) -> Result<Turn, ReadError> {
         let place = Arc::clone(&self.places).acquire_owned().await.ok();
         Ok(Turn {
-            ingested_at: self.clock().await?,
+            ingested_at: self.clock(id).await?,
             place,
         })
     }
@@ -237,10 +210,7 @@ impl Store for Writer {
     async fn insert(&self, turn: Turn, insert: Insert<'_>) -> Result<(), InsertError> {
         // Asked after the clock that this insert carries: an insert that carries a later time than an
         // erasure's registration has seen it, and an erasure outwaits all others.
-        let erasures = self.erasures().await.map_err(|error| match error {
-            ReadError::Unavailable(error) => InsertError::InDoubt(error),
-            ReadError::Refused(error) => InsertError::Refused(error),
-        })?;
+        let erasures = self.registered().await.map_err(in_doubt)?;
         let erased;
         let (table, block) = match insert.table {
             Table::Events => {
@@ -264,7 +234,10 @@ impl Store for Writer {
         // A block that cannot be built was never sent, and never will be.
         let block = block.map_err(InsertError::Refused)?;
         let started = std::time::Instant::now();
-        let request = native::insert(&self.client, table)
+        let shard = self.shards.of(insert.batch.id().partition);
+        let (asked, client) = shard.asked();
+        let request = shard
+            .durably(native::insert(client, table))
             .with_setting("insert_deduplication_token", insert.token)
             .with_setting("insert_deduplicate", "1")
             .with_setting("max_partitions_per_insert_block", "1")
@@ -272,25 +245,38 @@ impl Store for Writer {
         let answer = block.send(request).await;
         metrics::insert_seconds(started.elapsed());
         drop(turn.place);
-        answer.map_err(in_doubt)
+        answer.map_err(|error| {
+            if !is_refusal(&error) {
+                shard.turn_from(asked);
+            }
+            in_doubt(error)
+        })
     }
 
     async fn may_land(&self, id: PartitionId, clock: Millis) -> Result<bool, ReadError> {
-        // In this order: what gets past the check before the limit is running, or stored, when the
-        // limit has passed and it is looked for.
-        if self.clock().await? <= clock.later_by(LATE_LIMIT) {
-            return Ok(true);
+        let shard = self.shards.of(id.partition);
+        let look = |client: Client| async move {
+            // In this order: what gets past the check before the limit is running, or stored, when
+            // the limit has passed and it is looked for.
+            if clock_of(client.clone()).await? <= clock.later_by(LATE_LIMIT) {
+                return Ok(true);
+            }
+            let running = client
+                .query(
+                    "SELECT count() AS number FROM system.processes \
+                     WHERE current_database = currentDatabase() \
+                     AND startsWith(Settings['insert_deduplication_token'], {prefix:String})",
+                )
+                .param("prefix", token_prefix(id))
+                .fetch_one::<Number<u64>>();
+            Ok(running.await?.number > 0)
+        };
+        match shard.ask_each(self.read_timeout, look).await {
+            Ok(may) => Ok(may.contains(&true)),
+            // What a replica that does not answer is storing is not known.
+            Err(error) if shard.is_replicated() && !is_refusal(&error) => Ok(true),
+            Err(error) => Err(unread(error)),
         }
-        let running = self
-            .client
-            .query(
-                "SELECT count() AS number FROM system.processes \
-                 WHERE current_database = currentDatabase() \
-                 AND startsWith(Settings['insert_deduplication_token'], {prefix:String})",
-            )
-            .param("prefix", token_prefix(id))
-            .fetch_one::<Number<u64>>();
-        Ok(self.ask(running).await?.number > 0)
     }
 
     async fn present(&self, id: PartitionId, range: OffsetRange) -> Result<Vec<u64>, ReadError> {
@@ -299,83 +285,103 @@ impl Store for Writer {
             audit::offsets_in(&self.events, &self.dead_letters, id, range),
             removed::offsets_in(id, range)
         );
-        let rows = self.client.query_raw(&sql).fetch_all::<Number<u64>>();
-        Ok(self
-            .ask(rows)
-            .await?
-            .into_iter()
-            .map(|row| row.number)
-            .collect())
+        let rows = self.rows::<Number<u64>>(id, sql).await?;
+        Ok(rows.into_iter().map(|row| row.number).collect())
     }
 
     async fn highest(&self, id: PartitionId, from: u64) -> Result<Option<u64>, ReadError> {
         let sql = audit::end_of(&self.events, &self.dead_letters, id, End::Highest);
         let sql = format!("SELECT offset AS number FROM ({sql}) WHERE offset >= {from}");
-        let row = self.client.query_raw(&sql).fetch_optional::<Number<u64>>();
-        Ok(self.ask(row).await?.map(|row| row.number))
+        let rows = self.rows::<Number<u64>>(id, sql).await?;
+        Ok(rows.first().map(|row| row.number))
     }
 
     async fn settled(&self, id: PartitionId) -> Result<Option<u64>, ReadError> {
-        let sql = format!(
-            "SELECT max(next_offset) AS number FROM {} WHERE incarnation = {} AND partition = {} \
-             HAVING count() > 0",
-            self.watermarks, id.incarnation, id.partition
-        );
-        let row = self.client.query_raw(&sql).fetch_optional::<Number<u64>>();
-        Ok(self.ask(row).await?.map(|row| row.number))
+        // In this order: what any server knows of this shard's the shard knows then.
+        let replicated = self.shards.of(id.partition).is_replicated();
+        let anywhere = if replicated {
+            self.settled_anywhere(id).await?
+        } else {
+            None
+        };
+        let sql = settled_in(&self.watermarks, id);
+        let tables = [self.watermarks.as_str()];
+        let asked = self.ask(id, &tables, |client| async move {
+            client.query_raw(&sql).fetch_optional::<Number<u64>>().await
+        });
+        let settled = asked.await?.map(|row| row.number);
+        if anywhere > settled {
+            return Err(ReadError::OtherShard(id.partition));
+        }
+        Ok(settled)
     }
 
     async fn count(&self, ranges: &[(PartitionId, OffsetRange)]) -> Result<Vec<Found>, ReadError> {
-        let parts: Vec<String> = ranges
-            .iter()
-            .map(|(id, range)| {
-                format!(
-                    "SELECT toUInt32({}) AS incarnation, toUInt32({}) AS partition, \
-                     count() AS rows, uniqExact(offset) AS offsets FROM ({})",
-                    id.incarnation,
-                    id.partition,
-                    audit::offsets_in(&self.events, &self.dead_letters, *id, *range)
-                )
-            })
-            .collect();
-        let sql = parts.join(" UNION ALL ");
-        let rows = self.client.query_raw(&sql).fetch_all::<CountRow>();
-        Ok(self
-            .ask(rows)
-            .await?
-            .into_iter()
-            .map(|row| Found {
+        let mut found = Vec::new();
+        for ranges in by_shard(&self.shards, ranges, |(id, _)| *id) {
+            let Some((first, _)) = ranges.first() else {
+                continue;
+            };
+            let parts: Vec<String> = ranges
+                .iter()
+                .map(|(id, range)| {
+                    format!(
+                        "SELECT toUInt32({}) AS incarnation, toUInt32({}) AS partition, \
+                         count() AS rows, uniqExact(offset) AS offsets FROM ({})",
+                        id.incarnation,
+                        id.partition,
+                        audit::offsets_in(&self.events, &self.dead_letters, *id, *range)
+                    )
+                })
+                .collect();
+            let rows = self
+                .rows::<CountRow>(*first, parts.join(" UNION ALL "))
+                .await?;
+            found.extend(rows.into_iter().map(|row| Found {
                 id: PartitionId {
                     incarnation: row.incarnation,
                     partition: row.partition,
                 },
                 offsets: row.offsets,
                 rows: row.rows,
-            })
-            .collect())
+            }));
+        }
+        Ok(found)
     }
 
     async fn write_watermarks(&self, watermarks: &[Watermark]) -> Result<(), InsertError> {
         let updated_at = chrono::Utc::now().into();
-        let insert = async {
-            let mut insert = self.client.insert::<WatermarkRow>(&self.watermarks).await?;
-            for watermark in watermarks {
-                insert
-                    .write(&WatermarkRow {
-                        incarnation: watermark.id.incarnation,
-                        partition: watermark.id.partition,
-                        next_offset: watermark.next_offset,
-                        complete_up_to: watermark.complete_up_to,
-                        updated_at,
-                    })
-                    .await?;
-            }
-            insert.end().await
-        };
-        tokio::time::timeout(self.insert_timeout, insert)
-            .await
-            .unwrap_or(Err(Error::TimedOut))
-            .map_err(in_doubt)
+        for watermarks in by_shard(&self.shards, watermarks, |watermark| watermark.id) {
+            let Some(first) = watermarks.first() else {
+                continue;
+            };
+            let shard = self.shards.of(first.id.partition);
+            let (asked, client) = shard.asked();
+            let client = shard.durable(client.clone());
+            let insert = async {
+                let mut insert = client.insert::<WatermarkRow>(&self.watermarks).await?;
+                for watermark in &watermarks {
+                    insert
+                        .write(&WatermarkRow {
+                            incarnation: watermark.id.incarnation,
+                            partition: watermark.id.partition,
+                            next_offset: watermark.next_offset,
+                            complete_up_to: watermark.complete_up_to,
+                            updated_at,
+                        })
+                        .await?;
+                }
+                insert.end().await
+            };
+            let written = tokio::time::timeout(self.insert_timeout, insert).await;
+            written.unwrap_or(Err(Error::TimedOut)).map_err(|error| {
+                if !is_refusal(&error) {
+                    shard.turn_from(asked);
+                }
+                in_doubt(error)
+            })?;
+        }
+        Ok(())
     }
 
     async fn earlier(
@@ -384,51 +390,6 @@ impl Store for Writer {
         keys: &[EventKey],
         below: u64,
     ) -> Result<HashMap<EventKey, u64>, ReadError> {
-        let sql = format!(
-            "SELECT project_id AS project, toUnixTimestamp64Milli(created_at) AS created_at, \
-             event_id AS id, min(source_offset) AS offset FROM {} WHERE {} \
-             AND source_incarnation = {} AND source_partition = {} AND source_offset < {below} \
-             GROUP BY project_id, {}.created_at, event_id",
-            self.events,
-            is_one_of_the_keys(&self.events),
-            id.incarnation,
-            id.partition,
-            self.events
-        );
-        let mut found = HashMap::new();
-        for keys in keys.chunks(KEYS) {
-            let rows = with_keys(self.client.query_raw(&sql), keys).fetch_all::<EarlierRow>();
-            for row in self.ask(rows).await? {
-                let key = EventKey {
-                    project: row.project,
-                    created_at: Millis(row.created_at),
-                    id: row.id,
-                };
-                found.insert(key, row.offset);
-            }
-        }
-        Ok(found)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_missing_table_stops_and_a_busy_server_does_not() {
-        let says = |text: &str| is_refusal(&Error::BadResponse(text.to_owned()));
-        assert!(says(
-            "Code: 60. DB::Exception: Unknown table. (UNKNOWN_TABLE)"
-        ));
-        for busy in [
-            "Code: 252. DB::Exception: Too many parts. (TOO_MANY_PARTS)",
-            "Code: 469. DB::Exception: Constraint `in_time` is violated. (VIOLATED_CONSTRAINT)",
-            "<html>bad gateway</html>",
-            "",
-        ] {
-            assert!(!says(busy), "{busy}");
-        }
-        assert!(!is_refusal(&Error::TimedOut));
+        self.earlier_keys(id, keys, below).await
     }
 }

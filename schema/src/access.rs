@@ -188,6 +188,13 @@ fn writer_grants(database: &str, engine: &Engine) -> Vec<String> {
         let part = local_table(table, engine);
         grants.push(format!("INSERT ON {database}.{part}"));
     }
+    if let Engine::Cluster(_) = engine {
+        // A replica is asked when it has fetched what the others have.
+        for table in [EVENTS, DEAD_LETTERS, WATERMARKS, SOURCES, ERASURES] {
+            let part = local_table(table, engine);
+            grants.push(format!("SYSTEM SYNC REPLICA ON {database}.{part}"));
+        }
+    }
     grants
 }
 

@@ -67,6 +67,18 @@ impl Engine {
             Self::Cluster(cluster) => format!(" ON CLUSTER '{cluster}'"),
         }
     }
+
+    /// The statement that waits until each replica has what any has of a shard's own table; `None` for
+    /// one server.
+    pub fn sync(&self, local: &str) -> Option<String> {
+        match self {
+            Self::SingleNode => None,
+            Self::Cluster(_) => Some(format!(
+                "SYSTEM SYNC REPLICA{} {local} LIGHTWEIGHT",
+                self.on_cluster()
+            )),
+        }
+    }
 }
 
 /// The table that an insert of `table` goes to: a shard's own one in a cluster.

@@ -25,7 +25,7 @@ pub(crate) struct Flags {
     /// How long each measurement takes that has a rate, in seconds [default: 10, small: 0.5]
     #[arg(long)]
     seconds: Option<f64>,
-    /// How many questions are asked of each kind [default: 300, small: 3]
+    /// How many questions are asked of each kind [default: 300, small: 1]
     #[arg(long)]
     questions: Option<u64>,
     /// How much time the part `parts` simulates, in seconds [default: 3600, small: 5]
@@ -81,7 +81,7 @@ impl Sizes {
             events: pick(flags.events, 2_000_000, 20_000),
             runs: flags.runs.unwrap_or(if flags.small { 1 } else { 5 }),
             time: flags.seconds.map_or(time, Duration::from_secs_f64),
-            questions: pick(flags.questions, 300, 3),
+            questions: pick(flags.questions, 300, 1),
             simulated: Duration::from_secs(pick(flags.simulated, 3_600, 5)),
             published,
             tailed,

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use audit_tests::kafka_proxy::KafkaProxy;
@@ -33,7 +35,21 @@ async fn cluster(world: &World) -> anyhow::Result<Vec<Server>> {
     let addresses: Vec<String> = brokers.iter().map(Server::address).collect();
     world.use_kafka(&addresses.join(","));
     world.set("AUDIT_CONSUMER_TOPIC__REPLICATION", "3");
+    world.set("AUDIT_CONSUMER_TOPIC__MIN_INSYNC_REPLICAS", "2");
     Ok(brokers)
+}
+
+/// How many copies of a record the topic asks for before it is acknowledged.
+async fn in_sync(world: &World) -> anyhow::Result<Option<String>> {
+    let admin: AdminClient<DefaultClientContext> = world.kafka().create()?;
+    let topic = ResourceSpecifier::Topic(&world.topic);
+    let described = admin
+        .describe_configs([&topic], &AdminOptions::new())
+        .await?;
+    let resource = described.into_iter().next().context("the topic")?;
+    let resource = resource.map_err(|code| anyhow::anyhow!("not described: {code}"))?;
+    let entry = resource.get("min.insync.replicas");
+    Ok(entry.and_then(|entry| entry.value.clone()))
 }
 
 /// The leader of partition 0.
@@ -50,6 +66,7 @@ pub(crate) async fn the_leader_of_a_partition_killed_among_three_brokers_stops_n
 ) -> anyhow::Result<()> {
     let mut brokers = cluster(&world).await?;
     world.migrate()?;
+    ensure!(in_sync(&world).await?.as_deref() == Some("2"));
     let _consumer = world.consumer().await?;
     let mut ids = world.publish(500).await?;
     for _ in 0..2 {

@@ -34,6 +34,7 @@ mod openapi;
 mod reading;
 mod reads;
 mod recipes;
+mod replicated_tables;
 mod retention;
 mod roles;
 mod round_trip;
@@ -163,6 +164,7 @@ fn trials(stack: &Arc<Option<Stack>>) -> Vec<Trial> {
         traces::a_trace_leads_from_a_request_to_its_insert,
         traces::by_default_nobody_is_told_of_a_trace,
         traces::a_collector_that_is_away_is_said_once_and_stops_nothing,
+        replicated_tables::the_tables_of_a_cluster_are_registered_as_replicas_of_each_other,
         offsets_by_hand::a_group_deleted_by_hand_changes_nothing,
         offsets_by_hand::offsets_moved_while_the_consumer_runs_change_nothing,
         back_pressure::a_clickhouse_that_stands_still_costs_neither_memory_nor_partitions,

@@ -58,7 +58,12 @@ fn listen(world: &World, certificate: &Path, key: &Path, ca: &Path) {
         set(world, services, &tls("CERTIFICATE"), &file(certificate));
         set(world, services, &tls("KEY"), &file(key));
     }
-    set(world, &all, "ADMIN__TLS__CLIENT_CA", &ca.display().to_string());
+    set(
+        world,
+        &all,
+        "ADMIN__TLS__CLIENT_CA",
+        &ca.display().to_string(),
+    );
 }
 
 pub(crate) async fn every_hop_is_encrypted_and_secrets_are_in_files(

@@ -10,7 +10,7 @@ use crate::process::{Process, ready, wait_until};
 use crate::stack::local;
 use crate::world::World;
 
-/// A broker or an engine; it dies with the thread that starts it. Its data outlives its deaths.
+/// A broker, an engine or a ZooKeeper; it dies with the thread that starts it. Its data outlives its deaths.
 pub struct Server {
     what: &'static str,
     /// What it is started with beside its data and its port.
@@ -46,6 +46,11 @@ impl Server {
     /// A broker that is still to be started, with its logs in `logs`.
     pub fn kafka(logs: &Path) -> anyhow::Result<Self> {
         Self::new("kafka", logs)
+    }
+
+    /// A ZooKeeper that is still to be started, with its logs in `logs`.
+    pub fn zookeeper(logs: &Path) -> anyhow::Result<Self> {
+        Self::new("zookeeper", logs)
     }
 
     fn new(what: &'static str, logs: &Path) -> anyhow::Result<Self> {

@@ -17,7 +17,9 @@ use super::{Identifier, OfType};
 use crate::alone::WayOutError;
 use crate::dead_letters::{Letters, Selection};
 use crate::erasures::{Erasures, Kind, Registered};
-use crate::error::{InsertError, ReadError};
+use crate::error::ReadError;
+use crate::shards::is_refusal;
+use crate::writer::Writer;
 
 /// How often a mutation is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -70,6 +72,7 @@ struct MutationsRow {
 
 /// What is stored of one user of a project.
 pub(super) struct Stored<'a> {
+    writer: &'a Writer,
     client: &'a Client,
     engine: &'a Engine,
     project: &'a str,
@@ -78,13 +81,14 @@ pub(super) struct Stored<'a> {
 
 impl<'a> Stored<'a> {
     pub(super) fn new(
-        client: &'a Client,
+        writer: &'a Writer,
         engine: &'a Engine,
         project: &'a str,
         user: &'a str,
     ) -> Self {
         Self {
-            client,
+            writer,
+            client: writer.client(),
             engine,
             project,
             user,
@@ -213,20 +217,11 @@ impl<'a> Stored<'a> {
         }
     }
 
-    /// Registers an erasure, and waits until every replica knows.
+    /// Registers an erasure. Each replica knows it then: mutations read it on all of them.
     pub(super) async fn register(&self, rows: &[Registered]) -> Result<(), WayOutError> {
-        let table = local_table(ERASURES, self.engine);
-        let written = async {
-            let mut insert = self.client.insert::<Registered>(&table).await?;
-            for row in rows {
-                insert.write(row).await?;
-            }
-            insert.end().await
-        };
         // Registered twice is registered.
-        written.await.map_err(InsertError::InDoubt)?;
-        if let Engine::Cluster(cluster) = self.engine {
-            let sync = format!("SYSTEM SYNC REPLICA ON CLUSTER '{cluster}' {table}");
+        self.writer.register(rows).await?;
+        if let Some(sync) = self.engine.sync(&local_table(ERASURES, self.engine)) {
             self.tell(self.client.query_raw(&sync)).await?;
         }
         Ok(())
@@ -329,10 +324,7 @@ impl<'a> Stored<'a> {
     }
 
     fn alter(&self, table: &str, change: &str) -> String {
-        let on_cluster = match self.engine {
-            Engine::SingleNode => String::new(),
-            Engine::Cluster(cluster) => format!(" ON CLUSTER '{cluster}'"),
-        };
+        let on_cluster = self.engine.on_cluster();
         let table = local_table(table, self.engine);
         format!("ALTER TABLE {table}{on_cluster} {change}")
     }
@@ -347,7 +339,7 @@ impl<'a> Stored<'a> {
 }
 
 fn read_error(error: Error) -> ReadError {
-    if crate::writer::is_refusal(&error) {
+    if is_refusal(&error) {
         ReadError::Refused(error)
     } else {
         ReadError::Unavailable(error)

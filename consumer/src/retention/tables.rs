@@ -107,6 +107,15 @@ impl Tables {
         }
     }
 
+    /// Makes each replica have what any has of a table: what one lacks would go and not be written
+    /// down, or be taken for lost.
+    pub(super) async fn sync(&self, table: &str) -> Result<(), Error> {
+        match self.engine.sync(&local_table(table, &self.engine)) {
+            Some(sync) => self.client.query_raw(&sync).execute().await,
+            None => Ok(()),
+        }
+    }
+
     /// The months of a table; known without reading a row.
     pub(super) async fn held(&self, table: Table) -> Result<Vec<Held>, Error> {
         let rows = format!(
@@ -210,6 +219,7 @@ impl Tables {
         );
         let insert = bind(self.client.query_raw(&sql), table, rules);
         insert.execute().await?;
+        self.sync(REMOVED).await?;
         let runs = local_table(RETENTION_RUNS, &self.engine);
         let mut insert = self.client.insert::<RunRow<'_>>(&runs).await?;
         for going in &removal.projects {

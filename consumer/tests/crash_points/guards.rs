@@ -2,7 +2,8 @@
 //! is needless, and the model can see each of them fail.
 
 use crate::one_owner::pairs;
-use crate::schedule::{Schedule, Without};
+use crate::replicas::{replicated, steps as replicated_steps};
+use crate::schedule::{Fault, Schedule, Without};
 use crate::two_owners::freezes;
 use crate::{run, run_two};
 
@@ -11,10 +12,24 @@ fn breaks_alone(without: Without) -> bool {
     pairs().any(|faults| {
         let schedule = Schedule {
             faults,
-            frozen: None,
             without: Some(without),
+            ..Schedule::default()
         };
         !run(schedule).holds()
+    })
+}
+
+/// Whether some schedule of one member with replicas ends badly, of these faults alone.
+fn breaks_with_replicas(without: Without, faults: &[Fault]) -> bool {
+    (1..=replicated_steps()).any(|step| {
+        faults.iter().any(|fault| {
+            let schedule = Schedule {
+                faults: vec![(0, step, *fault)],
+                without: Some(without),
+                ..replicated()
+            };
+            !run(schedule).holds()
+        })
     })
 }
 
@@ -22,9 +37,9 @@ fn breaks_alone(without: Without) -> bool {
 fn breaks_with_two(without: Without) -> bool {
     freezes().any(|frozen| {
         let schedule = Schedule {
-            faults: Vec::new(),
             frozen: Some(frozen),
             without: Some(without),
+            ..Schedule::default()
         };
         !run_two(schedule).holds()
     })
@@ -78,4 +93,16 @@ fn without_the_fence_a_member_that_was_replaced_doubles_events() {
 #[test]
 fn without_the_right_a_live_member_that_lost_its_partition_doubles_events() {
     assert!(breaks_with_two(Without::Right));
+}
+
+#[test]
+fn without_fetching_what_other_replicas_have_an_insert_whose_answer_is_lost_is_doubled() {
+    assert!(breaks_with_replicas(Without::Sync, &[Fault::AnswerLost]));
+}
+
+#[test]
+fn without_asking_each_replica_what_one_is_still_storing_is_doubled() {
+    assert!(breaks_with_replicas(Without::EachReplica, &[Fault::Slow]));
+    let stands_still = [Fault::ReplicaStandsStill];
+    assert!(breaks_with_replicas(Without::EachReplica, &stands_still));
 }

@@ -14,6 +14,7 @@
 mod guards;
 mod model;
 mod one_owner;
+mod replicas;
 mod schedule;
 mod two_owners;
 mod world;

@@ -44,6 +44,12 @@ pub(crate) enum Fault {
     ClockBack,
     /// ClickHouse's clock is set forward by a minute before the step.
     ClockForward,
+    /// The replica that is asked dies: no answer comes, and an insert is stored by it alone, out of
+    /// reach of the others. It comes back after four times the limit.
+    ReplicaDies,
+    /// No answer comes from the replica that is asked, as long: an insert has arrived there, and is
+    /// stored when the replica goes on.
+    ReplicaStandsStill,
 }
 
 pub(crate) const FAULTS: [Fault; 19] = [
@@ -68,6 +74,9 @@ pub(crate) const FAULTS: [Fault; 19] = [
     Fault::ClockForward,
 ];
 
+/// What can happen to one replica of several, beside all that can happen to a server.
+pub(crate) const REPLICA_FAULTS: [Fault; 2] = [Fault::ReplicaDies, Fault::ReplicaStandsStill];
+
 /// Which guard is taken out, to see that the model notices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Without {
@@ -89,6 +98,10 @@ pub(crate) enum Without {
     Fence,
     /// A live member commits for a partition that was taken away from it.
     Right,
+    /// A replica is asked for rows before it has fetched what the others have.
+    Sync,
+    /// Only the replica that is asked for rows is asked for its clock and what it is storing.
+    EachReplica,
     /// A member stays in the group although a commit of its may still be on its way.
     Renewal,
 }
@@ -121,6 +134,8 @@ pub(crate) struct Schedule {
     pub(crate) faults: Vec<(usize, usize, Fault)>,
     pub(crate) frozen: Option<Frozen>,
     pub(crate) without: Option<Without>,
+    /// How many replicas there are beside the first.
+    pub(crate) more_replicas: usize,
 }
 
 impl Schedule {

@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use audit_consumer::batch::{EventKey, PartitionId};
 use audit_consumer::error::{InsertError, PartitionError, ReadError};
@@ -15,8 +14,8 @@ use clickhouse::error::Error;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::model::{Copy, Model, Underway};
-use crate::schedule::{Fault, Frozen, Replaced, Schedule, Without};
+use crate::model::{Copy, Model, Replica, Underway};
+use crate::schedule::{Fault, Frozen, REPLICA_FAULTS, Replaced, Schedule, Without};
 
 pub(crate) const ID: PartitionId = PartitionId {
     incarnation: 1,
@@ -42,12 +41,15 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(schedule: Schedule) -> Self {
         let notify = || Arc::new(Notify::new());
+        let replicas = vec![Replica::default(); 1 + schedule.more_replicas];
         Self {
             model: Arc::new(Mutex::new(Model {
                 schedule,
                 began: Instant::now(),
                 steps: [0; 2],
                 rows: Vec::new(),
+                replicas,
+                asked: [0; 2],
                 tokens: HashSet::new(),
                 underway: Vec::new(),
                 clock_moved: 0,
@@ -76,6 +78,8 @@ impl World {
         let mut model = self.model.lock().unwrap();
         model.life += 1;
         model.owner = if other { 1 } else { self.member };
+        let owner = model.owner;
+        model.asked[owner] = 0;
         Self {
             member: model.owner,
             life: model.life,
@@ -157,9 +161,49 @@ impl World {
         std::future::pending::<()>().await;
     }
 
-    async fn read<T>(&self, effect: impl FnOnce(&mut Model) -> T) -> Result<T, ReadError> {
-        let answer = self.step(effect).await;
-        answer.ok_or(ReadError::Unavailable(Error::TimedOut))
+    /// Asks one replica; what it fails to answer goes to the next one.
+    async fn read<T>(
+        &self,
+        effect: impl FnOnce(&mut Model, usize) -> Option<T>,
+    ) -> Result<T, ReadError> {
+        let member = self.member;
+        let of_replica = self
+            .next_fault()
+            .filter(|fault| REPLICA_FAULTS.contains(fault));
+        let answer = self
+            .step(|model| {
+                let asked = model.asked[member];
+                if of_replica.is_some() {
+                    model.goes_away(asked, of_replica == Some(Fault::ReplicaDies));
+                }
+                let there = model.answers(asked);
+                there.then(|| effect(model, asked)).flatten()
+            })
+            .await
+            .flatten();
+        answer.ok_or_else(|| {
+            self.model.lock().unwrap().turn(member);
+            ReadError::Unavailable(Error::TimedOut)
+        })
+    }
+
+    /// What happens at the next step.
+    fn next_fault(&self) -> Option<Fault> {
+        let model = self.model.lock().unwrap();
+        let next = model.steps[self.member] + 1;
+        model.schedule.fault(self.member, next)
+    }
+
+    /// Asks one replica for rows, which has fetched what the others have.
+    async fn read_rows<T>(
+        &self,
+        effect: impl FnOnce(&Model, Vec<u64>) -> T,
+    ) -> Result<T, ReadError> {
+        self.read(|model, asked| {
+            let rows = model.fetched(asked)?;
+            Some(effect(model, rows))
+        })
+        .await
     }
 }
 
@@ -229,13 +273,24 @@ impl Offsets for World {
 }
 
 impl Store for World {
-    async fn clock(&self) -> Result<Millis, ReadError> {
-        self.read(|model| model.clock(Instant::now())).await
+    async fn clock(&self, _: PartitionId) -> Result<Millis, ReadError> {
+        self.read(|model, asked| Some(model.clock(asked, Instant::now())))
+            .await
     }
 
-    async fn turn(&self) -> Result<Turn, ReadError> {
+    async fn latest_clock(&self, _: PartitionId) -> Result<Millis, ReadError> {
+        self.read(|model, _| {
+            let all = 0..model.replicas.len();
+            let answers = all.clone().all(|replica| model.answers(replica));
+            let clocks = all.map(|replica| model.clock(replica, Instant::now()));
+            clocks.max().filter(|_| answers)
+        })
+        .await
+    }
+
+    async fn turn(&self, id: PartitionId) -> Result<Turn, ReadError> {
         Ok(Turn {
-            ingested_at: self.clock().await?,
+            ingested_at: self.clock(id).await?,
             place: None,
         })
     }
@@ -244,9 +299,10 @@ impl Store for World {
         let fault = self.begin_step().await;
         self.meet(fault).await;
         let now = Instant::now();
-        let soon = now + LATE_LIMIT - Duration::from_secs(1);
         let offsets = insert.rows.iter();
+        let at = self.model.lock().unwrap().asked[self.member];
         let sent = Underway {
+            at,
             table: insert.table,
             offsets: offsets
                 .filter_map(|row| insert.batch.offset(insert.table, *row))
@@ -257,46 +313,8 @@ impl Store for World {
             stored: now,
             let_in: false,
         };
-        let arriving = |arrives| Underway {
-            arrives,
-            stored: arrives,
-            ..sent.clone()
-        };
-        {
-            let mut model = self.model.lock().unwrap();
-            model.catch_up();
-            let late = model.is_late(&sent, now);
-            match fault {
-                Some(Fault::NotDone) => {}
-                Some(Fault::Half | Fault::OnlyToken | Fault::OnlyRows) if late => {}
-                Some(Fault::Half) => {
-                    let half = sent.offsets.len() / 2;
-                    model.rows.extend(&sent.offsets[..half]);
-                    model.clickhouse_dies();
-                }
-                Some(Fault::OnlyToken) => {
-                    model.tokens.insert((sent.table, sent.token.clone()));
-                }
-                Some(Fault::OnlyRows) => {
-                    model.rows.extend(&sent.offsets);
-                    model.clickhouse_dies();
-                }
-                Some(Fault::Late | Fault::OkButLate | Fault::DiesLate) => {
-                    model.underway.push(arriving(soon));
-                }
-                Some(Fault::TooLate | Fault::DiesTooLate) => {
-                    model.underway.push(arriving(now + LATE_LIMIT * 2));
-                }
-                Some(Fault::Slow | Fault::DiesSlow) => model.underway.push(Underway {
-                    stored: now + LATE_LIMIT * 4,
-                    ..sent.clone()
-                }),
-                Some(Fault::Twice) => model.underway.extend([sent.clone(), arriving(soon)]),
-                _ => model.underway.push(sent.clone()),
-            }
-            model.catch_up();
-        }
-        match fault {
+        let there = self.model.lock().unwrap().arrive(&sent, fault);
+        let answer = match fault {
             Some(Fault::DiesAfter | Fault::DiesLate | Fault::DiesTooLate | Fault::DiesSlow) => {
                 self.die().await;
                 Ok(())
@@ -308,8 +326,11 @@ impl Store for World {
                 | Fault::OnlyRows
                 | Fault::Late
                 | Fault::TooLate
-                | Fault::Slow,
+                | Fault::Slow
+                | Fault::ReplicaDies
+                | Fault::ReplicaStandsStill,
             ) => Err(InsertError::InDoubt(Error::TimedOut)),
+            _ if !there => Err(InsertError::InDoubt(Error::TimedOut)),
             _ => {
                 // Refused as too late, or taken.
                 let model = self.model.lock().unwrap();
@@ -321,29 +342,42 @@ impl Store for World {
                     Ok(())
                 }
             }
+        };
+        if answer.is_err() {
+            self.model.lock().unwrap().turn(self.member);
         }
+        answer
     }
 
     async fn may_land(&self, _: PartitionId, clock: Millis) -> Result<bool, ReadError> {
-        self.read(|model| {
+        self.read(|model, asked| {
             if model.without(Without::Waiting) {
-                return false;
+                return Some(false);
             }
-            if model.clock(Instant::now()) <= clock.later_by(LATE_LIMIT) {
-                return true;
-            }
-            let running = model.underway.iter().any(|insert| insert.let_in);
-            running && !model.without(Without::Running)
+            let looked_at = if model.without(Without::EachReplica) {
+                asked..asked + 1
+            } else {
+                0..model.replicas.len()
+            };
+            let late = looked_at.clone().all(|replica| {
+                let now = model.clock(replica, Instant::now());
+                model.answers(replica) && now > clock.later_by(LATE_LIMIT)
+            });
+            let running = model
+                .underway
+                .iter()
+                .any(|insert| insert.let_in && looked_at.contains(&insert.at));
+            Some(!late || (running && !model.without(Without::Running)))
         })
         .await
     }
 
     async fn present(&self, _: PartitionId, range: OffsetRange) -> Result<Vec<u64>, ReadError> {
-        self.read(|model| {
+        self.read_rows(|model, mut present| {
             if model.without(Without::ReadBack) {
                 return (range.first()..range.end()).collect();
             }
-            let mut present = model.present(range);
+            present.retain(|row| range.contains(*row));
             present.sort_unstable();
             present.dedup();
             present
@@ -352,19 +386,19 @@ impl Store for World {
     }
 
     async fn highest(&self, _: PartitionId, from: u64) -> Result<Option<u64>, ReadError> {
-        self.read(|model| model.rows.iter().copied().filter(|row| *row >= from).max())
+        self.read_rows(|_, rows| rows.into_iter().filter(|row| *row >= from).max())
             .await
     }
 
     async fn settled(&self, _: PartitionId) -> Result<Option<u64>, ReadError> {
-        self.read(|model| model.settled).await
+        self.read(|model, _| Some(model.settled)).await
     }
 
     async fn count(&self, ranges: &[(PartitionId, OffsetRange)]) -> Result<Vec<Found>, ReadError> {
-        self.read(|model| {
+        self.read_rows(|model, all| {
             let found = ranges.iter().map(|(id, range)| {
-                let rows = model.present(*range);
-                let different: HashSet<u64> = rows.iter().copied().collect();
+                let rows = all.iter().copied().filter(|row| range.contains(*row));
+                let different: HashSet<u64> = rows.clone().collect();
                 let believed = model.without(Without::Count) || model.without(Without::ReadBack);
                 Found {
                     id: *id,
@@ -373,7 +407,7 @@ impl Store for World {
                     } else {
                         different.len() as u64
                     },
-                    rows: rows.len() as u64,
+                    rows: rows.count() as u64,
                 }
             });
             found.collect()

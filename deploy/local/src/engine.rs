@@ -41,6 +41,11 @@ const ABORT: Duration = Duration::from_secs(5);
 
 const CONFIG: &str = include_str!("../engine/config.xml");
 const USERS: &str = include_str!("../engine/users.xml");
+/// What the user may do beside that when there is a cluster.
+const CLUSTER_GRANTS: &str = "\
+    <query>GRANT CLUSTER ON *.*</query>\
+    <query>GRANT READ, WRITE ON REMOTE</query>\
+    <query>GRANT TABLE ENGINE ON Distributed</query>";
 
 /// `audit-local engine`.
 #[derive(Debug, Args)]
@@ -74,6 +79,10 @@ pub struct Options {
     /// How many bytes of rows one insert may bring.
     #[arg(long, default_value_t = 512 << 20)]
     max_insert_bytes: u64,
+    /// A file of further elements of the engine's configuration, `<zookeeper>` and the like, with which
+    /// it may make replicated and distributed tables.
+    #[arg(long, hide = true)]
+    cluster: Option<PathBuf>,
     /// Die with this process, which must be our parent.
     #[arg(long, hide = true)]
     die_with_parent: Option<u32>,
@@ -107,7 +116,8 @@ pub fn run(options: Options, cache: &Path) -> anyhow::Result<()> {
         None => fetch::engine_library(cache)?,
     };
     let users = users.as_deref().unwrap_or(USERS);
-    let config = configure(&folder, users, options.max_memory)?;
+    let cluster = options.cluster.as_ref().map(read).transpose()?;
+    let config = configure(&folder, users, options.max_memory, cluster.as_deref())?;
     let engine = Arc::new(Engine::open(&library, &folder.join("clickhouse"), &config)?);
     let server = Server {
         engine: Arc::clone(&engine),
@@ -186,11 +196,21 @@ async fn serve(server: Server, listen: SocketAddr) -> anyhow::Result<()> {
 }
 
 /// Writes the configuration beside the data and returns its path.
-fn configure(folder: &Path, users: &str, max_memory: u64) -> anyhow::Result<PathBuf> {
+fn configure(
+    folder: &Path,
+    users: &str,
+    max_memory: u64,
+    cluster: Option<&str>,
+) -> anyhow::Result<PathBuf> {
     let users_file = folder.join("users.xml");
     let config = folder.join("config.xml");
-    std::fs::write(&users_file, users.replace("{analyst}", &analyst::profile()))?;
+    let grants = cluster.map_or("", |_| CLUSTER_GRANTS);
+    let users = users
+        .replace("{analyst}", &analyst::profile())
+        .replace("{cluster}", grants);
+    std::fs::write(&users_file, users)?;
     let text = CONFIG
+        .replace("{cluster}", cluster.unwrap_or_default())
         .replace("{users}", &users_file.display().to_string())
         .replace("{memory}", &max_memory.to_string());
     std::fs::write(&config, text)?;

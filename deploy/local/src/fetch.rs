@@ -43,6 +43,13 @@ const KAFKA: Download = Download {
     pins: &[("pom.xml", include_str!("../kafka/pom.xml"))],
 };
 
+/// Only a test of replicated tables needs it.
+const ZOOKEEPER: Download = Download {
+    name: "zookeeper",
+    title: "Apache ZooKeeper 3.9.3 (13 MB)",
+    pins: &[("pom.xml", include_str!("../zookeeper/pom.xml"))],
+};
+
 /// Fetches everything.
 pub fn all(cache: &Path) -> anyhow::Result<()> {
     let library = engine_library(cache)?;
@@ -75,7 +82,16 @@ pub fn engine_library(cache: &Path) -> anyhow::Result<PathBuf> {
 
 /// The folder of the broker's jars, fetched if they are not there yet.
 pub fn kafka_jars(cache: &Path) -> anyhow::Result<PathBuf> {
-    let folder = KAFKA.fetch(cache, |folder| {
+    jars(&KAFKA, cache)
+}
+
+/// The folder of ZooKeeper's jars, fetched if they are not there yet.
+pub fn zookeeper_jars(cache: &Path) -> anyhow::Result<PathBuf> {
+    jars(&ZOOKEEPER, cache)
+}
+
+fn jars(download: &Download, cache: &Path) -> anyhow::Result<PathBuf> {
+    let folder = download.fetch(cache, |folder| {
         let mut maven = Command::new("mvn");
         maven.args([
             "--quiet",

@@ -168,15 +168,15 @@ async fn supervise(options: &Options, folder: &Path, jars: &Path) -> anyhow::Res
     stop(broker).await
 }
 
-async fn stop(mut broker: tokio::process::Child) -> anyhow::Result<()> {
-    tracing::info!("stopping the broker");
+pub(crate) async fn stop(mut broker: tokio::process::Child) -> anyhow::Result<()> {
+    tracing::info!("stopping");
     let status = child::terminate(&mut broker, STOP).await?;
-    tracing::info!("the broker ended ({status})");
+    tracing::info!("it ended ({status})");
     Ok(())
 }
 
 /// A Java program of the jars, tied to our life, that says what it says on our stderr: stdout is for the ready line.
-fn java(class_path: &str, class: &str) -> anyhow::Result<Command> {
+pub(crate) fn java(class_path: &str, class: &str) -> anyhow::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command
         .arg("guard")
@@ -282,7 +282,7 @@ fn configure(folder: &Path, port: u16, options: &Options) -> anyhow::Result<Path
 }
 
 /// The port asked for, or a free one: Kafka cannot choose, for it must tell clients where it is.
-fn free_port(port: u16) -> anyhow::Result<u16> {
+pub(crate) fn free_port(port: u16) -> anyhow::Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
         .with_context(|| format!("port {port} is taken"))?;
     Ok(listener.local_addr()?.port())

@@ -7,3 +7,4 @@ pub mod fetch;
 pub mod guard;
 pub mod kafka;
 pub mod up;
+pub mod zookeeper;

@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use audit_local::{engine, fetch, guard, kafka, up};
+use audit_local::{engine, fetch, guard, kafka, up, zookeeper};
 use audit_service::tasks::until_signal;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -41,6 +41,9 @@ enum Command {
     Engine(engine::Options),
     /// Apache Kafka, one broker.
     Kafka(kafka::Options),
+    /// Apache ZooKeeper, for a test of replicated tables.
+    #[command(hide = true)]
+    Zookeeper(zookeeper::Options),
     /// Downloads what the other commands need; they do it themselves when it is missing.
     Fetch,
     /// Runs a command that dies with its parent.
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Command::Up(options) => bring_up(options, &cli.cache),
         Command::Engine(options) => engine::run(options, &cli.cache),
         Command::Kafka(options) => kafka::run(&options, &cli.cache),
+        Command::Zookeeper(options) => zookeeper::run(&options, &cli.cache),
         Command::Fetch => fetch::all(&cli.cache),
         Command::Guard(options) => guard::run(options),
     };

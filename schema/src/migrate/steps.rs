@@ -57,28 +57,28 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     table(2, DEAD_LETTERS, sql!("0002_audit_dead_letters")),
     table(3, WATERMARKS, sql!("0003_audit_watermarks")),
     table(4, SOURCES, sql!("0004_audit_sources")),
-    view(10, "audit_log", sql!("0010_audit_log")),
-    view(11, "audit_sign_ins", sql!("0011_audit_sign_ins")),
-    view(12, "audit_sessions", sql!("0012_audit_sessions")),
-    view(13, "audit_accounts", sql!("0013_audit_accounts")),
-    view(14, "audit_memberships", sql!("0014_audit_memberships")),
+    view(5, "audit_log", sql!("0005_audit_log")),
+    view(6, "audit_sign_ins", sql!("0006_audit_sign_ins")),
+    view(7, "audit_sessions", sql!("0007_audit_sessions")),
+    view(8, "audit_accounts", sql!("0008_audit_accounts")),
+    view(9, "audit_memberships", sql!("0009_audit_memberships")),
     view(
-        15,
+        10,
         "audit_security_events",
-        sql!("0015_audit_security_events"),
+        sql!("0010_audit_security_events"),
     ),
     view(
-        16,
+        11,
         "audit_impersonations",
-        sql!("0016_audit_impersonations"),
+        sql!("0011_audit_impersonations"),
     ),
-    view(17, "audit_hourly", sql!("0017_audit_hourly")),
-    view(18, "audit_daily", sql!("0018_audit_daily")),
-    view(20, ocsf::VIEW, sql!("0020_audit_ocsf")),
-    table(30, GRANTS, sql!("0030_audit_grants")),
-    table(40, REMOVED, sql!("0040_audit_removed")),
-    table(41, RETENTION_RUNS, sql!("0041_audit_retention_runs")),
-    table(50, ERASURES, sql!("0050_audit_erasures")),
+    view(12, "audit_hourly", sql!("0012_audit_hourly")),
+    view(13, "audit_daily", sql!("0013_audit_daily")),
+    view(14, ocsf::VIEW, sql!("0014_audit_ocsf")),
+    table(15, GRANTS, sql!("0015_audit_grants")),
+    table(16, REMOVED, sql!("0016_audit_removed")),
+    table(17, RETENTION_RUNS, sql!("0017_audit_retention_runs")),
+    table(18, ERASURES, sql!("0018_audit_erasures")),
 ];
 
 /// The names of all views.
@@ -167,6 +167,6 @@ mod tests {
 
     #[test]
     fn the_versions_are_numbered_in_order() {
-        assert!(MIGRATIONS.is_sorted_by(|a, b| a.version < b.version));
+        assert!(MIGRATIONS.iter().map(|step| step.version).eq(1..=18));
     }
 }
