@@ -310,7 +310,7 @@ impl<S: Store> Settler<S> {
         Ok(())
     }
 
-    /// Settles until `shutdown`, at most once every `interval` and, while ClickHouse is quick, with at most a tenth of its
+    /// Settles until `shutdown`, at most once every `interval` and, while ClickHouse is quick, with at most a third of its
     /// time spent on it.
     pub async fn run(
         &self,
@@ -346,10 +346,10 @@ impl<S: Store> Settler<S> {
     }
 }
 
-/// How long to wait after a round: so long that little of the time is spent, but not for what a
-/// ClickHouse that stood still took to answer.
+/// How long to wait after a round: so long that no more than a third of the time is spent, but not
+/// for what a ClickHouse that stood still took to answer.
 fn pause(interval: Duration, spent: Duration) -> Duration {
-    interval.max(spent.saturating_mul(9).min(MOST_PAUSE))
+    interval.max(spent.saturating_mul(2).min(MOST_PAUSE))
 }
 
 /// Why nothing could be settled.
@@ -392,7 +392,7 @@ mod tests {
         let (short, long) = (Duration::from_millis(5), Duration::from_secs(30));
         assert_eq!(pause(short, Duration::ZERO), short);
         assert_eq!(
-            pause(short, Duration::from_millis(20)),
+            pause(short, Duration::from_millis(90)),
             Duration::from_millis(180)
         );
         assert_eq!(pause(short, long), MOST_PAUSE);
