@@ -14,7 +14,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics;
-use crate::writer::is_refusal;
+use crate::shards::is_refusal;
 
 /// How often it is asked.
 const LOOK: Duration = Duration::from_secs(10);

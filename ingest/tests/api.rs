@@ -8,6 +8,7 @@ use audit_ingest::{Ingest, router};
 use audit_producer::{Producer, ProducerConfig, SpoolConfig};
 use audit_service::http::{Http, finish};
 use audit_service::keys::{ApiKeys, NewKey, Scope, add_key};
+use audit_service::tls::Tls;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
@@ -62,6 +63,7 @@ fn app(producer: Producer, confirm_timeout: Duration) -> Router {
         write_timeout: Duration::from_secs(60),
         cors_origins: Vec::new(),
         access_log: false,
+        tls: Tls::default(),
     };
     finish(
         router(Ingest {

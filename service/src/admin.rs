@@ -211,10 +211,10 @@ pub fn healthcheck(admin: &Admin) -> Result<(), HealthcheckError> {
     }
     match address {
         SocketAddr::V4(any) if any.ip().is_unspecified() => {
-            address.set_ip(Ipv4Addr::LOCALHOST.into())
+            address.set_ip(Ipv4Addr::LOCALHOST.into());
         }
         SocketAddr::V6(any) if any.ip().is_unspecified() => {
-            address.set_ip(Ipv6Addr::LOCALHOST.into())
+            address.set_ip(Ipv6Addr::LOCALHOST.into());
         }
         _ => {}
     }
@@ -282,6 +282,7 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let admin = Admin {
             listen: SocketAddr::from(([0, 0, 0, 0], port)),
+            tls: Tls::default(),
         };
         let asked = admin.clone();
         let probe = async move || {
@@ -294,7 +295,11 @@ mod tests {
         let served = http::serve(
             listener,
             router(metrics.handle(), readiness.clone()),
-            CONNECTIONS,
+            Connections {
+                max: MAX_CONNECTIONS,
+                write_timeout: WRITE_TIMEOUT,
+                certificate: None,
+            },
             shutdown.clone(),
         );
         let asking = async {

@@ -316,14 +316,14 @@ fn the_users_of_clickhouse_have_the_rights_of_their_roles() {
             known.contains_key(password),
             "clickhouse is not told {password}"
         );
-        let sent = service["environment"].as_object().unwrap();
-        let (_, sent) = sent
+        let given = service["environment"].as_object().unwrap();
+        let (_, given) = given
             .iter()
             .find(|(name, _)| name.ends_with("PASSWORD"))
             .unwrap();
         assert!(
-            text(sent).starts_with(&format!("${{{password}:?")),
-            "{name}: {sent}"
+            text(given).starts_with(&format!("${{{password}:?")),
+            "{name}: {given}"
         );
     }
     for (user, role) in [("audit_consumer", WRITER), ("audit_query_api", READER)] {

@@ -63,7 +63,7 @@ impl Kustomization {
         serde_saphyr::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
     }
 
-    /// The settings of its one ConfigMap.
+    /// The settings of its one `ConfigMap`.
     pub(crate) fn settings(&self) -> BTreeMap<String, String> {
         let [generator] = self.config_map_generator.as_slice() else {
             panic!("one ConfigMap");
@@ -112,13 +112,13 @@ impl Base {
             let path = root().join("deploy/kubernetes/base").join(&file);
             let text = std::fs::read_to_string(path).unwrap();
             for document in serde_saphyr::from_multiple::<Value>(&text).unwrap() {
-                base.take(document, &file);
+                base.take(&document, &file);
             }
         }
         base
     }
 
-    fn take(&mut self, document: Value, file: &str) {
+    fn take(&mut self, document: &Value, file: &str) {
         match document["kind"].as_str().unwrap() {
             "Deployment" => self.deployments.push(typed(document, file)),
             "StatefulSet" => self.stateful_sets.push(typed(document, file)),
@@ -133,11 +133,11 @@ impl Base {
 }
 
 /// The types leave out what they do not know, so all of it has to come back.
-fn typed<T: DeserializeOwned + Serialize>(document: Value, file: &str) -> T {
+fn typed<T: DeserializeOwned + Serialize>(document: &Value, file: &str) -> T {
     let typed: T = serde_json::from_value(document.clone())
         .unwrap_or_else(|error| panic!("{file}: {error}: {document}"));
     let back = serde_json::to_value(&typed).unwrap();
-    assert_eq!(lost(&document, &back, ""), Vec::<String>::new(), "{file}");
+    assert_eq!(lost(document, &back, ""), Vec::<String>::new(), "{file}");
     typed
 }
 

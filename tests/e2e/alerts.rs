@@ -156,7 +156,7 @@ impl Prometheus {
     async fn values(&self, expression: &str) -> anyhow::Result<Vec<f64>> {
         let data = self.get("query", &[("query", expression)]).await?;
         let series = data["result"].as_array().context("series")?;
-        let value = |series: &Value| Some(series["value"][1].as_str()?.parse().ok()?);
+        let value = |series: &Value| series["value"][1].as_str()?.parse().ok();
         Ok(series.iter().filter_map(value).collect())
     }
 

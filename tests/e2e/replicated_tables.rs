@@ -47,6 +47,7 @@ async fn make(world: &World, url: &str) -> anyhow::Result<()> {
         database: &world.database,
         user: "",
         password: "",
+        authorities: None,
     };
     let server = connect(Address {
         database: "default",

@@ -1,5 +1,6 @@
 use super::*;
 use audit_schema::{Event, EventType};
+use chrono::{DateTime, Utc};
 
 const ID: PartitionId = PartitionId {
     incarnation: 1,

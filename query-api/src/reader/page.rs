@@ -128,13 +128,11 @@ impl Admitted<'_> {
         let Walk { set, total } = walk;
         let begun = Instant::now();
         let total = async {
-            match total {
-                Some(total) => Ok((Total::Exactly(*total), None)),
-                None => {
-                    let counted = Span::part("total").within(self.total(filter, set)).await?;
-                    Ok((counted, Some(begun.elapsed())))
-                }
+            if let Some(total) = total {
+                return Ok((Total::Exactly(*total), None));
             }
+            let counted = Span::part("total").within(self.total(filter, set)).await?;
+            Ok((counted, Some(begun.elapsed())))
         };
         let rows = async {
             let found = self.rows(filter, set, slice, u64::MAX);

@@ -99,9 +99,9 @@ async fn shown(certificate: &Certificate, client: ClientConfig) -> Option<Vec<u8
     tokio::join!(serving, asking).1
 }
 
-fn first_of(pem: &str) -> Option<Vec<u8>> {
+fn first_of(pem: &str) -> Vec<u8> {
     let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
-    Some(certificate.to_vec())
+    certificate.to_vec()
 }
 
 #[tokio::test]
@@ -110,7 +110,7 @@ async fn a_changed_certificate_is_shown_once_its_key_has_come_as_well() {
     let certificate = stand.open().unwrap();
     let old = fs::read_to_string(&stand.tls.certificate).unwrap();
     let seen = || shown(&certificate, stand.client(None));
-    assert_eq!(seen().await, first_of(&old));
+    assert_eq!(seen().await, Some(first_of(&old)));
     assert!(!certificate.refresh().unwrap());
 
     let (new, key) = stand.pair();
@@ -118,15 +118,15 @@ async fn a_changed_certificate_is_shown_once_its_key_has_come_as_well() {
     let refusal = certificate.refresh().unwrap_err().to_string();
     assert!(refusal.contains("certificate.pem") && refusal.contains("key.pem"));
     assert!(!certificate.refresh().unwrap(), "it is said once");
-    assert_eq!(seen().await, first_of(&old));
+    assert_eq!(seen().await, Some(first_of(&old)));
 
     fs::write(&stand.tls.key, key).unwrap();
     assert!(certificate.refresh().unwrap());
-    assert_eq!(seen().await, first_of(&new));
+    assert_eq!(seen().await, Some(first_of(&new)));
 
     fs::remove_file(&stand.tls.key).unwrap();
     assert!(certificate.refresh().is_err());
-    assert_eq!(seen().await, first_of(&new));
+    assert_eq!(seen().await, Some(first_of(&new)));
 }
 
 #[test]
