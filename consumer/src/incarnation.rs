@@ -323,8 +323,8 @@ impl Topic {
         asked.await.map_err(TopicError::ClickHouse)
     }
 
-    /// Compares the record at the highest stored offset with its row, or with what is written down of a
-    /// row that retention took away. `Some` says what differs.
+    /// Compares the record at the highest stored offset with its row, or with what is written down
+    /// of a row that retention took away. `Some` says what differs.
     ///
     /// A record that expired, or a partition without rows, says nothing.
     pub async fn differs(&self, id: PartitionId) -> Result<Option<String>, TopicError> {

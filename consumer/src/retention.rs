@@ -214,8 +214,16 @@ async fn run(
             tables.sync(table.name()).await?;
         }
         let removals = planned(&tables, *table, rules, complete_up_to).await?;
-        for removal in &removals {
+        for (number, removal) in (1..).zip(&removals) {
             if yes {
+                tracing::info!(
+                    table = table.name(),
+                    month = %removal.month,
+                    rows = removal.rows,
+                    number,
+                    of = removals.len(),
+                    "writing down what goes, and removing it"
+                );
                 tables.record(removal, rules, now).await?;
                 tables.remove(removal, rules).await?;
                 metrics::retention_removed(*table, removal.rows);

@@ -1,10 +1,10 @@
-//! Verify: every offset of every partition is in exactly one of the two tables, or was taken away by
-//! retention, which says so.
+//! Verify: every offset of every partition is in exactly one of the two tables, or was taken away
+//! by retention, which says so.
 //!
 //! What is below the settled offset was counted before and has to be there. Above it an insert
 //! may be under way, so a hole there is only told to be one when it stays after the consumer has
-//! had time to settle it. A partition begins at its lowest offset that is stored or was taken away; if Kafka can be asked,
-//! nothing that its log still has may lie below that.
+//! had time to settle it. A partition begins at its lowest offset that is stored or was taken
+//! away; if Kafka can be asked, nothing that its log still has may lie below that.
 
 use std::collections::BTreeMap;
 use std::fmt;

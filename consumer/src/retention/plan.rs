@@ -1,10 +1,10 @@
 //! What goes: pure, so that every case can be tried.
 //!
 //! What is kept for [`Retention::keep`] goes by whole months, when their last day is old enough;
-//! what a project has of its own goes by whole days, so that however often retention runs, a month is
-//! rewritten once a day at most; what is kept for less than a day goes to the millisecond. A month of
-//! which every row goes is dropped as a whole; of others rows are deleted. Nothing goes that Kafka took
-//! in after the log was last complete: there, rows may still come.
+//! what a project has of its own goes by whole days, so that however often retention runs, a month
+//! is rewritten once a day at most; what is kept for less than a day goes to the millisecond. A
+//! month of which every row goes is dropped as a whole; of others rows are deleted. Nothing goes
+//! that Kafka took in after the log was last complete: there, rows may still come.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

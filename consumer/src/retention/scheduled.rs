@@ -64,7 +64,8 @@ pub(crate) async fn watch(
                         }
                     }
                     Err(error) => {
-                        tracing::error!(error = %with_causes(&error), "retention failed; it is run again");
+                        let error = with_causes(&error);
+                        tracing::error!(error = %error, "retention failed; it is run again");
                     }
                 }
             }
