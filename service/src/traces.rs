@@ -110,10 +110,6 @@ pub fn begin(service: &'static str, traces: &Traces) -> Result<Exporting, Traces
     if traces.endpoint.is_empty() {
         return Ok(Exporting(None));
     }
-    // The exporter's client takes the cryptography of the process. Somebody may have chosen it.
-    rustls::crypto::ring::default_provider()
-        .install_default()
-        .ok();
     let headers = traces
         .headers()
         .map(|(name, value)| (name, value.to_owned()));
