@@ -6,7 +6,7 @@
 //! the entry is marked `nearest`.
 //!
 //! The classes, activities and numbers are those of OCSF 1.8.0 (<https://schema.ocsf.io/1.8.0>).
-//! A change of anything here raises [`MAPPING_VERSION`] and makes the view again, by one more step
+//! A change of anything here raises `MAPPING_VERSION` and makes the view again, by one more step
 //! in the list of migrations.
 
 /// The view that shows events as OCSF.

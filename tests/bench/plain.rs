@@ -5,6 +5,8 @@ use std::path::Path;
 
 use audit_tests::world::World;
 
+use crate::native;
+
 /// The statement that makes it, in place of the table `audit_events` of the world's database.
 async fn table(log: &World) -> anyhow::Result<String> {
     let columns = log
@@ -32,20 +34,17 @@ pub(crate) async fn make(log: &World, logs: &Path) -> anyhow::Result<World> {
     )?;
     let events = "SELECT count() FROM audit_events";
     let wanted = log.sql(events).await?;
-    let database = format!("CREATE DATABASE IF NOT EXISTS {}", plain.database);
-    log.sql(&database).await?;
-    if plain.sql("EXISTS audit_events").await? == "1" && plain.sql(events).await? == wanted {
+    native::tables(&plain).await?;
+    if plain.sql(events).await? == wanted {
         return Ok(plain);
     }
     eprintln!("making the same log without indexes");
     let of = &log.database;
     for statement in [
-        "DROP TABLE IF EXISTS audit_events SYNC".to_owned(),
-        "DROP TABLE IF EXISTS audit_watermarks SYNC".to_owned(),
-        "DROP TABLE IF EXISTS audit_sources SYNC".to_owned(),
+        "DROP TABLE audit_events SYNC".to_owned(),
+        "TRUNCATE TABLE audit_watermarks".to_owned(),
+        "TRUNCATE TABLE audit_sources".to_owned(),
         table(log).await?,
-        format!("CREATE TABLE audit_watermarks AS {of}.audit_watermarks"),
-        format!("CREATE TABLE audit_sources AS {of}.audit_sources"),
         format!("INSERT INTO audit_watermarks SELECT * FROM {of}.audit_watermarks"),
         format!("INSERT INTO audit_sources SELECT * FROM {of}.audit_sources"),
         format!(
