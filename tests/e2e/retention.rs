@@ -58,6 +58,14 @@ async fn fill(world: &World) -> anyhow::Result<()> {
     });
     world.publish_all(events).await?;
     world.settled().await?;
+    let incomplete = format!(
+        "SELECT {PARTITIONS} - count() FROM (SELECT partition FROM audit_watermarks \
+         GROUP BY partition HAVING max(complete_up_to) > toDateTime64(0, 3))"
+    );
+    wait_until("every partition to be complete up to a time", async || {
+        Ok((world.sql(&incomplete).await? == "0").then_some(()))
+    })
+    .await?;
     stop(world, &mut consumer).await?;
     for (days, rows) in [
         (200, "source_offset < 10 AND project_id != 'legal'"),

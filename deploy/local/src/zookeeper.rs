@@ -57,7 +57,7 @@ async fn supervise(options: &Options, folder: &Path, jars: &Path) -> anyhow::Res
     let config = folder.join("zoo.cfg");
     let text = format!(
         "dataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\nadmin.enableServer=false\n\
-         4lw.commands.whitelist=ruok\n",
+         4lw.commands.whitelist=srvr\n",
         folder.join("data").display()
     );
     std::fs::write(&config, text)?;
@@ -83,10 +83,10 @@ async fn supervise(options: &Options, folder: &Path, jars: &Path) -> anyhow::Res
     stop(server).await
 }
 
-/// Waits until it says that it is well.
+/// Waits until it serves.
 async fn answers(address: SocketAddr) -> anyhow::Result<()> {
     let begin = Instant::now();
-    while !is_well(address).await.unwrap_or(false) {
+    while !serves(address).await.unwrap_or(false) {
         ensure!(
             begin.elapsed() < START,
             "ZooKeeper did not answer within {START:?}"
@@ -96,10 +96,12 @@ async fn answers(address: SocketAddr) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn is_well(address: SocketAddr) -> std::io::Result<bool> {
+/// `ruok` is answered as soon as the port is open, while sessions are still turned away; `srvr`
+/// names the mode only once they are taken.
+async fn serves(address: SocketAddr) -> std::io::Result<bool> {
     let mut stream = TcpStream::connect(address).await?;
-    stream.write_all(b"ruok").await?;
-    let mut answer = [0; 4];
-    stream.read_exact(&mut answer).await?;
-    Ok(&answer == b"imok")
+    stream.write_all(b"srvr").await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer.contains("Mode: "))
 }
