@@ -232,13 +232,13 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// Whether anything ever goes.
-    pub fn removes(&self) -> bool {
-        let mut all = self
+    /// The shortest time that anything is kept; `None` if nothing ever goes.
+    pub fn shortest(&self) -> Option<Duration> {
+        let all = self
             .projects
             .values()
             .chain([&self.keep, &self.dead_letters]);
-        all.any(|keep| *keep != Keep::Forever)
+        all.filter_map(|keep| keep.span()).min()
     }
 }
 
@@ -357,7 +357,7 @@ mod tests {
         let config: Config = audit_service::config::load("consumer", DEFAULTS, None).unwrap();
         assert_eq!(config.kafka.topic, audit_schema::wire::TOPIC);
         assert_eq!(config.batch.interval, Duration::from_millis(250));
-        assert!(!config.retention.removes());
+        assert_eq!(config.retention.shortest(), None);
     }
 
     #[test]

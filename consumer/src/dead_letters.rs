@@ -265,13 +265,7 @@ impl<'a> Letters<'a> {
         if !naming.is_empty() {
             asked = asked.param("naming", &self.naming);
         }
-        let rows = asked.fetch_all::<LetterRow>().await.map_err(|error| {
-            if crate::shards::is_refusal(&error) {
-                ReadError::Refused(error)
-            } else {
-                ReadError::Unavailable(error)
-            }
-        })?;
+        let rows = asked.fetch_all::<LetterRow>().await?;
         let letters: Vec<_> = rows
             .into_iter()
             .map(|row| row.letter(self.with_bytes))

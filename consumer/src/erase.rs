@@ -328,13 +328,18 @@ fn identifiers(
     Ok(identifiers.into_iter().collect())
 }
 
+/// How many events these are.
+fn total(types: &[OfType]) -> u64 {
+    types
+        .iter()
+        .fold(0, |sum, of| sum.saturating_add(of.events))
+}
+
 /// Looks at what is stored of a person.
 async fn look(stored: &Stored<'_>, wanted: &Erase, person: &Person) -> Result<Erased, WayOutError> {
     let (identifiers, at) = (&person.identifiers, person.erased_at);
     let mut types = stored.types(identifiers, at).await?;
-    let events = types
-        .iter()
-        .fold(0, |sum: u64, of| sum.saturating_add(of.events));
+    let events = total(&types);
     types.truncate(TYPES);
     let registry = Erasures::of(&person.rows(wanted));
     let letters = stored.letters(&registry, person.values(wanted)).await?;
@@ -365,9 +370,7 @@ async fn rewrite(stored: &Stored<'_>, wanted: &Erase, person: &Person) -> Result
         }
         if round == ROUNDS {
             return Err(WayOutError::NotErased {
-                events: types
-                    .iter()
-                    .fold(0, |sum, of| sum.saturating_add(of.events)),
+                events: total(&types),
                 letters: letters.len(),
             });
         }

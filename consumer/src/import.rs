@@ -25,6 +25,7 @@ use std::time::Instant;
 use audit_producer::{Redaction, RedactionError};
 use audit_schema::row::Millis;
 use audit_schema::{Event, ProjectId, wire};
+use audit_service::telemetry::with_causes;
 use clap::{Args, ValueEnum};
 use rdkafka::error::KafkaError;
 use serde::Serialize;
@@ -219,14 +220,6 @@ impl From<ReadError> for Stop {
             reason: with_causes(&error),
         }
     }
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
 }
 
 /// The log that the events go to.

@@ -118,23 +118,11 @@ pub async fn run(
         all_written.cancel();
         ended
     });
-    tasks.spawn("freshness", async move {
-        watching.await;
-        Ok::<(), Failure>(())
-    });
-    tasks.spawn("server state", async move {
-        asking.await;
-        Ok::<(), Failure>(())
-    });
+    tasks.spawn("freshness", well(watching));
+    tasks.spawn("server state", well(asking));
     let audited = self_audit::run(auditor, Arc::clone(&settler), audit, written.clone());
-    tasks.spawn("self audit", async move {
-        audited.await;
-        Ok::<(), Failure>(())
-    });
-    tasks.spawn("retention", async move {
-        retention.await;
-        Ok::<(), Failure>(())
-    });
+    tasks.spawn("self audit", well(audited));
+    tasks.spawn("retention", well(retention));
     tasks.spawn("settler", async move {
         settler.run(interval, written).await?;
         // Once more for what was answered last.
@@ -142,6 +130,12 @@ pub async fn run(
     });
     // The source gives up at the budget; what then follows it is quick.
     tasks.join(budget.saturating_mul(2)).await?;
+    Ok(())
+}
+
+/// A task that does not fail.
+async fn well(task: impl Future<Output = ()>) -> Result<(), Failure> {
+    task.await;
     Ok(())
 }
 

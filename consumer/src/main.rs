@@ -199,6 +199,12 @@ async fn main() -> anyhow::Result<ExitCode> {
         let file = arguments.config.as_deref();
         Ok(audit_service::config::load("consumer", DEFAULTS, file)?)
     };
+    // What a command did is logged, whoever ran it.
+    let command = || {
+        let config = load()?;
+        audit_service::telemetry::init(&config.telemetry)?;
+        anyhow::Ok(config)
+    };
     match arguments.command {
         Command::Run => {
             let config = load()?;
@@ -206,8 +212,7 @@ async fn main() -> anyhow::Result<ExitCode> {
                 .await?;
         }
         Command::Migrate(wanted) => {
-            let config = load()?;
-            audit_service::telemetry::init(&config.telemetry)?;
+            let config = command()?;
             print(&migrate(&config, &wanted).await?, wanted.json)?;
         }
         Command::Verify(options) => {
@@ -221,13 +226,11 @@ async fn main() -> anyhow::Result<ExitCode> {
             }));
         }
         Command::Skip(wanted) => {
-            let config = load()?;
-            audit_service::telemetry::init(&config.telemetry)?;
+            let config = command()?;
             print(&skip(&config, &wanted).await?, wanted.json)?;
         }
         Command::Refill(wanted) => {
-            let config = load()?;
-            audit_service::telemetry::init(&config.telemetry)?;
+            let config = command()?;
             let refilled = refill(&config, &wanted).await?;
             print(&refilled, wanted.json)?;
             if !refilled.holds() {
@@ -235,8 +238,7 @@ async fn main() -> anyhow::Result<ExitCode> {
             }
         }
         Command::Import(wanted) => {
-            let config = load()?;
-            audit_service::telemetry::init(&config.telemetry)?;
+            let config = command()?;
             let (mut tell, mut imported) = (progress(), None);
             audit_service::tasks::until_signal(async |shutdown| {
                 let step = |step: import::Step| tell(step.after, &step);
@@ -251,13 +253,11 @@ async fn main() -> anyhow::Result<ExitCode> {
             }
         }
         Command::Retention(wanted) => {
-            let config = load()?;
-            audit_service::telemetry::init(&config.telemetry)?;
+            let config = command()?;
             print(&retention(&config, &wanted).await?, wanted.json)?;
         }
         Command::Erase(wanted) => {
-            let config = load()?;
-            audit_service::telemetry::init(&config.telemetry)?;
+            let config = command()?;
             print(&erase(&config, &wanted).await?, wanted.json)?;
         }
         Command::DeadLetters(DeadLetters::List(list)) => {
@@ -275,8 +275,7 @@ async fn main() -> anyhow::Result<ExitCode> {
             }
         }
         Command::DeadLetters(DeadLetters::Replay(wanted)) => {
-            let config = load()?;
-            audit_service::telemetry::init(&config.telemetry)?;
+            let config = command()?;
             let repaired = wanted.repaired.as_deref().map(read_repaired).transpose()?;
             let (mut printed, mut all_well) = (Ok(()), true);
             replay(&config, &wanted, repaired, |letter| {

@@ -300,21 +300,13 @@ pub(crate) fn clickhouse_clock_ahead(millis: i64) {
     gauge!(CLOCK_AHEAD).set(seconds(millis));
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "gauges are floating point numbers"
-)]
 pub(crate) fn oldest_row(table: Table, oldest: Option<Millis>) {
-    let seconds = oldest.map_or(0.0, |oldest| oldest.0 as f64 / 1000.0);
-    gauge!(OLDEST_ROW, "table" => table.name()).set(seconds);
+    let oldest = oldest.map_or(0.0, |oldest| seconds(oldest.0));
+    gauge!(OLDEST_ROW, "table" => table.name()).set(oldest);
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "gauges are floating point numbers"
-)]
 pub(crate) fn retention_ran(at: Millis) {
-    gauge!(RETENTION_RAN).set(at.0 as f64 / 1000.0);
+    gauge!(RETENTION_RAN).set(seconds(at.0));
 }
 
 pub(crate) fn retention_removed(table: Table, rows: u64) {

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::RunError;
 use crate::config::Config;
-use crate::shards::is_refusal;
+use crate::error::is_refusal;
 use crate::topic::{Topic, TopicError};
 use crate::writer::Writer;
 

@@ -177,7 +177,7 @@ async fn run(
         done: false,
         held_back: None,
     };
-    if !config.retention.removes() {
+    if config.retention.shortest().is_none() {
         let reason = "all is kept for ever: [retention] says nothing else";
         removed.held_back = Some(reason.to_owned());
         return Ok(removed);
@@ -263,11 +263,7 @@ async fn planned(
 
 /// What is said if the log is not complete up to where all that is old enough ends.
 fn held_back(config: &Retention, now: Millis, complete_up_to: Millis) -> Option<String> {
-    let keeps = config
-        .projects
-        .values()
-        .chain([&config.keep, &config.dead_letters]);
-    let shortest = keeps.filter_map(|keep| keep.span()).min()?;
+    let shortest = config.shortest()?;
     (now.earlier_by(shortest) > complete_up_to).then(|| {
         format!(
             "the log is complete up to {} only, so nothing goes that came later; is the consumer \

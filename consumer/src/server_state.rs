@@ -13,8 +13,8 @@ use serde::Deserialize;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use crate::error::is_refusal;
 use crate::metrics;
-use crate::shards::is_refusal;
 
 /// How often it is asked.
 const LOOK: Duration = Duration::from_secs(10);

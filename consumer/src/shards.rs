@@ -14,14 +14,9 @@ use std::time::Duration;
 use audit_schema::clickhouse::{Address, connect};
 use clickhouse::Client;
 use clickhouse::error::Error;
-use clickhouse::insert_formatted::InsertFormatted;
 
 use crate::config::ClickHouse;
-
-/// Errors that stay until somebody changes something: no such column, table, database or setting,
-/// wrong types, no access, wrong password.
-/// Source: `src/Common/ErrorCodes.cpp` of ClickHouse.
-const REFUSALS: [u32; 14] = [16, 20, 36, 47, 50, 53, 60, 81, 115, 164, 192, 193, 497, 516];
+use crate::error::is_refusal;
 
 /// All shards, in their order.
 #[derive(Debug, Clone)]
@@ -118,8 +113,12 @@ impl Shard {
         (asked, &self.replicas[asked % self.replicas.len()].client)
     }
 
-    /// Turns to the next replica, unless somebody did when `asked` had failed.
-    pub(crate) fn turn_from(&self, asked: usize) {
+    /// Turns to the next replica after an error that it may not have, unless somebody did when
+    /// `asked` had failed.
+    pub(crate) fn failed(&self, asked: usize, error: &Error) {
+        if is_refusal(error) {
+            return;
+        }
         let next = asked.wrapping_add(1);
         let turned = self
             .asked
@@ -156,10 +155,7 @@ impl Shard {
         let answer = tokio::time::timeout(limit, answer)
             .await
             .unwrap_or(Err(Error::TimedOut));
-        if answer.as_ref().is_err_and(|error| !is_refusal(error)) {
-            self.turn_from(asked);
-        }
-        answer
+        answer.inspect_err(|error| self.failed(asked, error))
     }
 
     /// Asks every replica; the first that fails decides.
@@ -181,44 +177,22 @@ impl Shard {
         Ok(answers)
     }
 
-    /// An insert with what makes an answer say that a majority of the replicas has it.
-    pub(crate) fn durably(&self, insert: InsertFormatted) -> InsertFormatted {
-        match self.quorum {
-            None => insert,
-            Some(limit) => quorum(limit)
-                .into_iter()
-                .fold(insert, |insert, (name, value)| {
-                    insert.with_setting(name, value)
-                }),
-        }
-    }
-
-    /// The same for all inserts of a client.
+    /// A client whose inserts are answered when a majority of the replicas has them.
     pub(crate) fn durable(&self, client: Client) -> Client {
-        match self.quorum {
-            None => client,
-            Some(limit) => quorum(limit)
-                .into_iter()
-                .fold(client, |client, (name, value)| {
-                    client.with_setting(name, value)
-                }),
-        }
+        let Some(limit) = self.quorum else {
+            return client;
+        };
+        client
+            .with_setting("insert_quorum", "auto")
+            // Inserts of several partitions go on beside each other.
+            .with_setting("insert_quorum_parallel", "1")
+            .with_setting("insert_quorum_timeout", limit.as_millis().to_string())
     }
 
     /// Whether there is more than one server that may have what is asked for.
     pub(crate) fn is_replicated(&self) -> bool {
         self.quorum.is_some()
     }
-}
-
-/// What an insert into a replicated table is sent with. `limit` is how long it may wait.
-fn quorum(limit: Duration) -> [(&'static str, String); 3] {
-    [
-        ("insert_quorum", "auto".to_owned()),
-        // Inserts of several partitions go on beside each other.
-        ("insert_quorum_parallel", "1".to_owned()),
-        ("insert_quorum_timeout", limit.as_millis().to_string()),
-    ]
 }
 
 impl Replica {
@@ -239,42 +213,9 @@ impl Replica {
     }
 }
 
-/// Whether asking again is of no use.
-pub(crate) fn is_refusal(error: &Error) -> bool {
-    let Error::BadResponse(text) = error else {
-        return matches!(
-            error,
-            Error::SchemaMismatch(_) | Error::InvalidParams(_) | Error::Unsupported(_)
-        );
-    };
-    text.strip_prefix("Code: ")
-        .and_then(|rest| rest.split_once('.'))
-        .and_then(|(code, _)| code.parse().ok())
-        .is_some_and(|code: u32| REFUSALS.contains(&code))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_missing_table_stops_and_a_busy_server_does_not() {
-        let says = |text: &str| is_refusal(&Error::BadResponse(text.to_owned()));
-        assert!(says(
-            "Code: 60. DB::Exception: Unknown table. (UNKNOWN_TABLE)"
-        ));
-        for busy in [
-            "Code: 252. DB::Exception: Too many parts. (TOO_MANY_PARTS)",
-            "Code: 469. DB::Exception: Constraint `in_time` is violated. (VIOLATED_CONSTRAINT)",
-            "Code: 242. DB::Exception: Table is in readonly mode. (TABLE_IS_READ_ONLY)",
-            "Code: 285. DB::Exception: Number of alive replicas. (TOO_FEW_LIVE_REPLICAS)",
-            "<html>bad gateway</html>",
-            "",
-        ] {
-            assert!(!says(busy), "{busy}");
-        }
-        assert!(!is_refusal(&Error::TimedOut));
-    }
 
     fn shards(cluster: &str, shards: &str) -> Shards {
         let mut config: crate::config::Config =
@@ -307,8 +248,8 @@ mod tests {
         let shards = shards("audit", "http://a1,http://a2,http://a3");
         let shard = shards.of(0);
         let (failed, _) = shard.asked();
-        shard.turn_from(failed);
-        shard.turn_from(failed);
+        shard.failed(failed, &Error::TimedOut);
+        shard.failed(failed, &Error::TimedOut);
         assert_eq!(shard.asked().0, failed + 1);
     }
 }

@@ -24,11 +24,11 @@ use crate::audit::{self, End};
 use crate::batch::{EventKey, PartitionId, Table};
 use crate::config::ClickHouse;
 use crate::erasures::Erasures;
-use crate::error::{InsertError, ReadError};
+use crate::error::{InsertError, ReadError, is_refusal};
 use crate::metrics;
 use crate::recovery::LATE_LIMIT;
 use crate::removed;
-use crate::shards::{Shard, Shards, is_refusal};
+use crate::shards::{Shard, Shards};
 use crate::store::{Found, Insert, Store, Turn, Watermark, token_prefix};
 
 mod keys;
@@ -114,8 +114,7 @@ impl Writer {
         F: Future<Output = Result<T, Error>>,
     {
         let shard = self.shards.of(id.partition);
-        let answer = shard.ask(tables, self.read_timeout, question).await;
-        answer.map_err(unread)
+        Ok(shard.ask(tables, self.read_timeout, question).await?)
     }
 
     /// Asks for rows of a partition in both tables.
@@ -130,6 +129,15 @@ impl Writer {
         asked.await
     }
 
+    /// Waits for an answer about all shards' rows.
+    async fn of_all<T>(
+        &self,
+        answer: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, ReadError> {
+        let answer = tokio::time::timeout(self.read_timeout, answer).await;
+        Ok(answer.unwrap_or(Err(Error::TimedOut))?)
+    }
+
     /// Whether rows of a partition were settled on another shard than its own, as far as all
     /// shards answer.
     async fn settled_anywhere(&self, id: PartitionId) -> Result<Option<u64>, ReadError> {
@@ -137,9 +145,7 @@ impl Writer {
         let client = self.client.clone();
         let client = client.with_setting("skip_unavailable_shards", "1");
         let asked = client.query_raw(&sql).fetch_optional::<Number<u64>>();
-        let row = tokio::time::timeout(self.read_timeout, asked).await;
-        let row = row.unwrap_or(Err(Error::TimedOut)).map_err(unread)?;
-        Ok(row.map(|row| row.number))
+        Ok(self.of_all(asked).await?.map(|row| row.number))
     }
 }
 
@@ -156,22 +162,6 @@ async fn clock_of(client: Client) -> Result<Millis, Error> {
     let question = "SELECT toUnixTimestamp64Milli(now64(3)) AS number";
     let now = client.query(question).fetch_one::<Number<i64>>().await?;
     Ok(Millis(now.number))
-}
-
-fn unread(error: Error) -> ReadError {
-    if is_refusal(&error) {
-        ReadError::Refused(error)
-    } else {
-        ReadError::Unavailable(error)
-    }
-}
-
-fn in_doubt(error: Error) -> InsertError {
-    if is_refusal(&error) {
-        InsertError::Refused(error)
-    } else {
-        InsertError::InDoubt(error)
-    }
 }
 
 /// What is to be asked or written, shard by shard.
@@ -191,12 +181,8 @@ impl Store for Writer {
 
     async fn latest_clock(&self, id: PartitionId) -> Result<Millis, ReadError> {
         let shard = self.shards.of(id.partition);
-        let clocks = shard.ask_each(self.read_timeout, clock_of).await;
-        Ok(clocks
-            .map_err(unread)?
-            .into_iter()
-            .max()
-            .unwrap_or_default())
+        let clocks = shard.ask_each(self.read_timeout, clock_of).await?;
+        Ok(clocks.into_iter().max().unwrap_or_default())
     }
 
     async fn turn(&self, id: PartitionId) -> Result<Turn, ReadError> {
@@ -210,7 +196,7 @@ impl Store for Writer {
     async fn insert(&self, turn: Turn, insert: Insert<'_>) -> Result<(), InsertError> {
         // Asked after the clock that this insert carries: an insert that carries a later time than an
         // erasure's registration has seen it, and an erasure outwaits all others.
-        let erasures = self.registered().await.map_err(in_doubt)?;
+        let erasures = self.registered().await?;
         let erased;
         let (table, block) = match insert.table {
             Table::Events => {
@@ -236,8 +222,7 @@ impl Store for Writer {
         let started = std::time::Instant::now();
         let shard = self.shards.of(insert.batch.id().partition);
         let (asked, client) = shard.asked();
-        let request = shard
-            .durably(native::insert(client, table))
+        let request = native::insert(&shard.durable(client.clone()), table)
             .with_setting("insert_deduplication_token", insert.token)
             .with_setting("insert_deduplicate", "1")
             .with_setting("max_partitions_per_insert_block", "1")
@@ -245,12 +230,7 @@ impl Store for Writer {
         let answer = block.send(request).await;
         metrics::insert_seconds(started.elapsed());
         drop(turn.place);
-        answer.map_err(|error| {
-            if !is_refusal(&error) {
-                shard.turn_from(asked);
-            }
-            in_doubt(error)
-        })
+        Ok(answer.inspect_err(|error| shard.failed(asked, error))?)
     }
 
     async fn may_land(&self, id: PartitionId, clock: Millis) -> Result<bool, ReadError> {
@@ -275,7 +255,7 @@ impl Store for Writer {
             Ok(may) => Ok(may.contains(&true)),
             // What a replica that does not answer is storing is not known.
             Err(error) if shard.is_replicated() && !is_refusal(&error) => Ok(true),
-            Err(error) => Err(unread(error)),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -374,12 +354,8 @@ impl Store for Writer {
                 insert.end().await
             };
             let written = tokio::time::timeout(self.insert_timeout, insert).await;
-            written.unwrap_or(Err(Error::TimedOut)).map_err(|error| {
-                if !is_refusal(&error) {
-                    shard.turn_from(asked);
-                }
-                in_doubt(error)
-            })?;
+            let written = written.unwrap_or(Err(Error::TimedOut));
+            written.inspect_err(|error| shard.failed(asked, error))?;
         }
         Ok(())
     }

@@ -32,6 +32,19 @@ pub struct Address<'a> {
     pub authorities: Option<&'a Authorities>,
 }
 
+impl<'a> Address<'a> {
+    /// A database of a server that asks for no login.
+    pub fn open(url: &'a str, database: &'a str) -> Self {
+        Self {
+            url,
+            database,
+            user: "",
+            password: "",
+            authorities: None,
+        }
+    }
+}
+
 /// A client with the settings that our promises rest on.
 ///
 /// `async_insert` would acknowledge rows before they are stored, and is on by default since

@@ -274,13 +274,7 @@ mod tests {
 
     fn all(engine: Engine, fsync: bool) -> String {
         let options = Options { engine, fsync };
-        let address = Address {
-            url: "http://127.0.0.1:8123",
-            database: "audit",
-            user: "",
-            password: "",
-            authorities: None,
-        };
+        let address = Address::open("http://127.0.0.1:8123", "audit");
         let steps = Steps::new(address, &options).unwrap().known.into_iter();
         steps
             .map(|step| {

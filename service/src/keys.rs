@@ -14,7 +14,6 @@ use std::error::Error as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use audit_schema::ProjectId;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -22,7 +21,7 @@ use chrono::{SubsecRound, Utc};
 use serde::{Deserialize, Serialize};
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 
-use crate::stamp::{LOOK, Stamp};
+use crate::reread::{self, Reread};
 use file::{Entry, Hash, KeyFile};
 
 /// Fewest characters of a key.
@@ -101,30 +100,20 @@ pub enum KeysError {
     Refused(String),
 }
 
-#[derive(Debug)]
-struct Loaded {
-    entries: Vec<Entry>,
-    stamp: Option<Stamp>,
-}
-
 /// The keys of one file; all clones see the same.
 #[derive(Debug, Clone)]
 pub struct ApiKeys {
     path: Arc<Path>,
-    loaded: Arc<ArcSwap<Loaded>>,
+    entries: Arc<Reread<Vec<Entry>>>,
 }
 
 impl ApiKeys {
     /// Reads the keys of `path`.
     pub fn open(path: &Path) -> Result<Self, KeysError> {
-        let stamp = Stamp::of(path);
-        let loaded = Loaded {
-            entries: KeyFile::read(path)?.keys,
-            stamp,
-        };
+        let entries = Reread::open(&[path], || read(path))?;
         Ok(Self {
             path: path.into(),
-            loaded: Arc::new(ArcSwap::from_pointee(loaded)),
+            entries: Arc::new(entries),
         })
     }
 
@@ -133,12 +122,12 @@ impl ApiKeys {
     /// Takes the same time wherever in the file the key stands.
     pub fn authenticate(&self, presented: &str) -> Option<Identity> {
         let hash = Hash::of(presented);
-        let loaded = self.loaded.load();
+        let entries = self.entries.value();
         let mut place = u64::MAX;
-        for (index, entry) in (0_u64..).zip(&loaded.entries) {
+        for (index, entry) in (0_u64..).zip(entries.iter()) {
             place.conditional_assign(&index, entry.sha256.0.ct_eq(&hash.0));
         }
-        let entry = loaded.entries.get(usize::try_from(place).ok()?)?;
+        let entry = entries.get(usize::try_from(place).ok()?)?;
         Some(Identity {
             project: entry.project.clone(),
             organization: entry.organization.clone(),
@@ -149,46 +138,32 @@ impl ApiKeys {
 
     /// How many keys there are.
     pub fn count(&self) -> usize {
-        self.loaded.load().entries.len()
+        self.entries.value().len()
     }
 
     /// Reads the file again if it changed; says whether it did. A file that is no good is an
     /// error once, and the keys stay as they are.
     pub fn refresh(&self) -> Result<bool, KeysError> {
-        let current = Stamp::of(&self.path);
-        let loaded = self.loaded.load_full();
-        if current == loaded.stamp {
-            return Ok(false);
-        }
-        let (entries, result) = match KeyFile::read(&self.path) {
-            Ok(file) => (file.keys, Ok(true)),
-            Err(error) => (loaded.entries.clone(), Err(error)),
-        };
-        self.loaded.store(Arc::new(Loaded {
-            entries,
-            stamp: current,
-        }));
-        result
+        self.entries.refresh(&[&self.path], || read(&self.path))
     }
 
     /// Looks at the file every second, for as long as the service lives.
     pub async fn watch(self) -> Result<(), KeysError> {
-        let mut looks = tokio::time::interval(LOOK);
-        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            looks.tick().await;
-            let keys = self.clone();
-            let refreshed = tokio::task::spawn_blocking(move || keys.refresh()).await;
-            match refreshed {
-                Ok(Ok(true)) => tracing::info!(keys = self.count(), "api keys were read again"),
-                Ok(Err(error)) => {
-                    let reason = error.source().map(ToString::to_string);
-                    tracing::error!(%error, reason, "api keys stay as they were");
-                }
-                Ok(Ok(false)) | Err(_) => {}
+        let keys = self.clone();
+        let tell = |refreshed: Result<bool, KeysError>| match refreshed {
+            Ok(true) => tracing::info!(keys = self.count(), "api keys were read again"),
+            Err(error) => {
+                let reason = error.source().map(ToString::to_string);
+                tracing::error!(%error, reason, "api keys stay as they were");
             }
-        }
+            Ok(false) => {}
+        };
+        match reread::watch(move || keys.refresh(), tell).await {}
     }
+}
+
+fn read(path: &Path) -> Result<Vec<Entry>, KeysError> {
+    Ok(KeyFile::read(path)?.keys)
 }
 
 /// What a key is made for.

@@ -8,7 +8,7 @@ pub mod http;
 pub mod keys;
 mod metrics;
 pub mod rate_limit;
-mod stamp;
+mod reread;
 pub mod suggestion;
 pub mod tasks;
 pub mod telemetry;

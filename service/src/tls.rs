@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -23,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::metrics;
-use crate::stamp::{LOOK, Stamp};
+use crate::reread::{self, Reread};
 use crate::telemetry::with_causes;
 
 /// The section `tls` of a listener's configuration. An empty file name is none.
@@ -69,10 +68,6 @@ impl Tls {
     fn files(&self) -> [&Path; 3] {
         [&self.certificate, &self.key, &self.client_ca]
     }
-
-    fn stamps(&self) -> [Option<Stamp>; 3] {
-        self.files().map(Stamp::of)
-    }
 }
 
 /// Why a listener cannot speak TLS.
@@ -116,18 +111,13 @@ pub enum TlsError {
     },
 }
 
-struct Loaded {
-    server: Arc<ServerConfig>,
-    stamps: [Option<Stamp>; 3],
-}
-
 /// The certificate of one listener; all clones are the same.
 #[derive(Clone)]
 pub(crate) struct Certificate {
     /// The name of the listener in logs and metrics.
     listener: &'static str,
     tls: Arc<Tls>,
-    loaded: Arc<ArcSwap<Loaded>>,
+    server: Arc<Reread<ServerConfig>>,
 }
 
 impl std::fmt::Debug for Certificate {
@@ -142,12 +132,11 @@ impl Certificate {
         if !tls.is_on() {
             return Ok(None);
         }
-        let stamps = tls.stamps();
-        let server = read(listener, tls)?;
+        let server = Reread::open(&tls.files(), || read(listener, tls))?;
         Ok(Some(Self {
             listener,
             tls: Arc::new(tls.clone()),
-            loaded: Arc::new(ArcSwap::from_pointee(Loaded { server, stamps })),
+            server: Arc::new(server),
         }))
     }
 
@@ -156,7 +145,7 @@ impl Certificate {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let acceptor = TlsAcceptor::from(Arc::clone(&self.loaded.load().server));
+        let acceptor = TlsAcceptor::from(self.server.value());
         let agreed = acceptor.accept(stream);
         match tokio::time::timeout(self.tls.handshake_timeout, agreed).await {
             Ok(Ok(stream)) => return Some(stream),
@@ -175,28 +164,15 @@ impl Certificate {
     /// Reads the files again if one changed; says whether it did. Files that are no good are an
     /// error once, and the certificate stays as it is.
     pub(crate) fn refresh(&self) -> Result<bool, TlsError> {
-        let loaded = self.loaded.load_full();
-        let stamps = self.tls.stamps();
-        if stamps == loaded.stamps {
-            return Ok(false);
-        }
-        let (server, result) = match read(self.listener, &self.tls) {
-            Ok(server) => (server, Ok(true)),
-            Err(error) => (Arc::clone(&loaded.server), Err(error)),
-        };
-        self.loaded.store(Arc::new(Loaded { server, stamps }));
-        result
+        let read = || read(self.listener, &self.tls);
+        self.server.refresh(&self.tls.files(), read)
     }
 
     /// Looks at the files every second.
     pub(crate) async fn watch(self) -> Infallible {
-        let mut looks = tokio::time::interval(LOOK);
-        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            looks.tick().await;
-            let certificate = self.clone();
-            let refreshed = tokio::task::spawn_blocking(move || certificate.refresh()).await;
-            if let Ok(Err(error)) = refreshed {
+        let certificate = self.clone();
+        let tell = |refreshed: Result<bool, TlsError>| {
+            if let Err(error) = refreshed {
                 metrics::certificate_unread(self.listener);
                 tracing::error!(
                     listener = self.listener,
@@ -204,12 +180,13 @@ impl Certificate {
                     "the certificate stays as it was"
                 );
             }
-        }
+        };
+        reread::watch(move || certificate.refresh(), tell).await
     }
 }
 
 /// What the files say.
-fn read(listener: &'static str, tls: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
+fn read(listener: &'static str, tls: &Tls) -> Result<ServerConfig, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let chain = certificates(&tls.certificate)?;
     let expiry = first_expiry(&chain, &tls.certificate)?;
@@ -245,7 +222,7 @@ fn read(listener: &'static str, tls: &Tls) -> Result<Arc<ServerConfig>, TlsError
     } else {
         tracing::info!(listener, expires, "the certificate was read");
     }
-    Ok(Arc::new(server))
+    Ok(server)
 }
 
 fn pair(tls: &Tls, source: rustls::Error) -> TlsError {

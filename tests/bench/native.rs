@@ -16,13 +16,7 @@ use crate::events::renewed;
 /// Makes the tables of a world, and gives the client that the consumer would use.
 pub(crate) async fn tables(world: &World) -> anyhow::Result<Client> {
     let url = world.clickhouse();
-    let address = Address {
-        url: &url,
-        database: &world.database,
-        user: "",
-        password: "",
-        authorities: None,
-    };
+    let address = Address::open(&url, &world.database);
     let options = Options {
         engine: Engine::SingleNode,
         fsync: false,

@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use audit_tests::process::{Process, address, program, root, wait_until};
+use audit_tests::process::{Process, address, guarded, root, wait_until};
 use audit_tests::world::{Key, Service, World};
 
 /// What `deploy` has of it.
@@ -118,9 +118,7 @@ impl Prometheus {
         let file = data.path().join("prometheus.yaml");
         std::fs::write(&file, config)?;
 
-        let parent = std::process::id().to_string();
-        let mut command = Command::new(program("audit-local")?);
-        command.args(["guard", &parent, "--", "prometheus"]);
+        let mut command = guarded("prometheus")?;
         command.arg(format!("--config.file={}", file.display()));
         let storage = data.path().join("data");
         command.arg(format!("--storage.tsdb.path={}", storage.display()));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, ensure};
 use audit_tests::compose::{Compose, words};
 use audit_tests::image::{Dockerfile, Image, Staged};
-use audit_tests::process::{Process, program, wait_until};
+use audit_tests::process::{Process, guarded, wait_until};
 use audit_tests::server::free_port;
 use audit_tests::world::World;
 use reqwest::{Method, StatusCode};
@@ -127,15 +127,8 @@ impl Container {
         let service = self
             .staged
             .command(&self.image, &self.words, &self.environment)?;
-        let mut guarded = std::process::Command::new(program("audit-local")?);
-        guarded
-            .arg("guard")
-            .arg(std::process::id().to_string())
-            .arg("--");
-        guarded
-            .arg(service.get_program())
-            .args(service.get_args())
-            .env_clear();
+        let mut guarded = guarded(service.get_program())?;
+        guarded.args(service.get_args()).env_clear();
         for (name, value) in service.get_envs() {
             guarded.envs(value.map(|value| (name, value)));
         }

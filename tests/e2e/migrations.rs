@@ -36,13 +36,7 @@ impl Database {
     }
 
     fn address(&self) -> Address<'_> {
-        Address {
-            url: &self.url,
-            database: &self.name,
-            user: "",
-            password: "",
-            authorities: None,
-        }
+        Address::open(&self.url, &self.name)
     }
 
     fn client(&self) -> Client {

@@ -42,13 +42,7 @@ async fn make(world: &World, url: &str) -> anyhow::Result<()> {
         fsync: false,
     };
     let on_cluster = " ON CLUSTER 'audit'";
-    let address = Address {
-        url,
-        database: &world.database,
-        user: "",
-        password: "",
-        authorities: None,
-    };
+    let address = Address::open(url, &world.database);
     let server = connect(Address {
         database: "default",
         ..address

@@ -66,13 +66,7 @@ pub(crate) struct Stand {
 impl Stand {
     /// Empty tables and the views in a new database.
     pub(crate) async fn new(database: &str) -> Self {
-        let address = Address {
-            url: &ENGINE,
-            database,
-            user: "",
-            password: "",
-            authorities: None,
-        };
+        let address = Address::open(&ENGINE, database);
         let options = Options {
             engine: Engine::SingleNode,
             fsync: false,

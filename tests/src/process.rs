@@ -1,5 +1,6 @@
 //! Processes of ours: started with their output in a file, watched, stopped, killed.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -54,6 +55,14 @@ pub fn program(name: &str) -> anyhow::Result<PathBuf> {
         );
     }
     Ok(program)
+}
+
+/// What runs the program `started`, and ends it when this process ends, however that ends.
+pub fn guarded(started: impl AsRef<OsStr>) -> anyhow::Result<Command> {
+    let mut command = Command::new(program("audit-local")?);
+    command.args(["guard", &std::process::id().to_string(), "--"]);
+    command.arg(started);
+    Ok(command)
 }
 
 /// The root of the workspace.

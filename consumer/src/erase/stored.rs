@@ -7,7 +7,6 @@ use audit_schema::clickhouse::{Engine, local_table};
 use audit_schema::dead_letter::{DEAD_LETTERS, DUPLICATE, KINDS};
 use audit_schema::erasure::{ERASED_REASON, ERASURES, Whose};
 use audit_schema::row::{EVENTS, Millis};
-use clickhouse::error::Error;
 use clickhouse::query::Query;
 use clickhouse::{Client, Row};
 use serde::Deserialize;
@@ -18,7 +17,6 @@ use crate::alone::WayOutError;
 use crate::dead_letters::{Letters, Selection};
 use crate::erasures::{Erasures, Kind, Registered};
 use crate::error::ReadError;
-use crate::shards::is_refusal;
 use crate::writer::Writer;
 
 /// How often a mutation is looked at.
@@ -107,8 +105,7 @@ impl<'a> Stored<'a> {
              dead_letters FROM {ERASURES} WHERE project_id = {{project:String}} AND value != '' \
              ORDER BY erased_at"
         );
-        let rows = self.ask(&sql).fetch_all::<Registered>().await;
-        let mut rows = rows.map_err(read_error)?;
+        let mut rows = self.ask(&sql).fetch_all::<Registered>().await?;
         let of_user = rows
             .iter()
             .find(|row| row.kind == Kind::User.as_str() && row.value == self.user);
@@ -125,8 +122,7 @@ impl<'a> Stored<'a> {
              AND lower(identifier) NOT IN ('', 'unknown') LIMIT {}",
             super::MOST_IDENTIFIERS.saturating_add(1)
         );
-        let rows = self.ask(&sql).fetch_all::<TextRow>().await;
-        let rows = rows.map_err(read_error)?;
+        let rows = self.ask(&sql).fetch_all::<TextRow>().await?;
         Ok(rows.into_iter().map(|row| row.text).collect())
     }
 
@@ -140,8 +136,7 @@ impl<'a> Stored<'a> {
              AND lower(identifier) IN {{identifiers:Array(String)}} GROUP BY name"
         );
         let asked = self.ask(&sql).param("identifiers", of);
-        let rows = asked.fetch_all::<IdentifierRow>().await;
-        let rows = rows.map_err(read_error)?;
+        let rows = asked.fetch_all::<IdentifierRow>().await?;
         let count = |identifier: &String| {
             let row = rows.iter().find(|row| row.name == *identifier);
             Identifier {
@@ -167,8 +162,7 @@ impl<'a> Stored<'a> {
         );
         let asked = self.ask(&sql).param("identifiers", identifiers);
         let rows = asked.param("erased_at", erased_at.0).fetch_all::<TypeRow>();
-        let rows = rows.await.map_err(read_error)?;
-        let types = rows.into_iter().map(|row| OfType {
+        let types = rows.await?.into_iter().map(|row| OfType {
             event_type: row.name,
             events: row.events,
         });
@@ -192,7 +186,7 @@ impl<'a> Stored<'a> {
         let row = asked
             .param("erased_at", erased_at.0)
             .fetch_one::<NumberRow>();
-        Ok(row.await.map_err(read_error)?.number)
+        Ok(row.await?.number)
     }
 
     /// Where the dead letters are whose bytes name somebody in `registry`; `values` are their names.
@@ -301,7 +295,7 @@ impl<'a> Stored<'a> {
         loop {
             let asked = self.client.query_raw(&sql).param("table", &local);
             let left = asked.fetch_one::<MutationsRow>().await;
-            let left = left.map_err(read_error)?;
+            let left = left.map_err(ReadError::from)?;
             if left.mutations == 0 {
                 return Ok(());
             }
@@ -334,14 +328,6 @@ impl<'a> Stored<'a> {
             .with_setting("mutations_sync", "0")
             // The registry stays as it is while a mutation reads it.
             .with_setting("allow_nondeterministic_mutations", "1");
-        told.execute().await.map_err(read_error)
-    }
-}
-
-fn read_error(error: Error) -> ReadError {
-    if is_refusal(&error) {
-        ReadError::Refused(error)
-    } else {
-        ReadError::Unavailable(error)
+        Ok(told.execute().await?)
     }
 }

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use audit_schema::row::Millis;
-use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
 use super::{Format, Prepared};
+use crate::dead_letters::time;
 
 /// How many types are told apart; a file may make up as many as it has events.
 const MOST_TYPES: usize = 200;
@@ -109,12 +108,12 @@ impl Imported {
     pub(super) fn count(&mut self, event: &Prepared) {
         self.events = self.events.saturating_add(1);
         // Texts of one form, in UTC: they are in the order of time.
-        let time = rfc3339(event.id.created_at);
-        if self.first.as_ref().is_none_or(|first| time < *first) {
-            self.first = Some(time.clone());
+        let at = time(event.id.created_at);
+        if self.first.as_ref().is_none_or(|first| at < *first) {
+            self.first = Some(at.clone());
         }
-        if self.last.as_ref().is_none_or(|last| time > *last) {
-            self.last = Some(time);
+        if self.last.as_ref().is_none_or(|last| at > *last) {
+            self.last = Some(at);
         }
         let known = self.types.contains_key(&event.event_type);
         let events = if known || self.types.len() < MOST_TYPES {
@@ -132,10 +131,6 @@ impl Imported {
         let room = named.saturating_sub(self.refused_named.len());
         self.refused_named.extend(refused.into_iter().take(room));
     }
-}
-
-fn rfc3339(time: Millis) -> String {
-    DateTime::<Utc>::from(time).to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 impl fmt::Display for Imported {

@@ -27,7 +27,7 @@ pub(crate) async fn watch(
     settler: Arc<Settler<Writer>>,
     shutdown: CancellationToken,
 ) {
-    let removes = config.retention.removes();
+    let removes = config.retention.shortest().is_some();
     let every = config.retention.run_every.filter(|_| removes);
     if removes && every.is_none() {
         tracing::warn!(

@@ -4,12 +4,11 @@ use std::collections::{HashMap, HashSet};
 
 use audit_schema::row::{EVENTS, Millis};
 use clickhouse::Row;
-use clickhouse::error::Error;
 use clickhouse::query::Query;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::{Writer, unread};
+use super::Writer;
 use crate::batch::{EventKey, PartitionId};
 use crate::error::ReadError;
 
@@ -45,9 +44,7 @@ impl Writer {
         let mut found = HashSet::new();
         for keys in keys.chunks(KEYS) {
             let rows = with_keys(self.client.query_raw(&sql), keys).fetch_all::<KeyRow>();
-            let rows = tokio::time::timeout(self.read_timeout, rows).await;
-            let rows = rows.unwrap_or(Err(Error::TimedOut)).map_err(unread)?;
-            found.extend(rows.into_iter().map(|row| EventKey {
+            found.extend(self.of_all(rows).await?.into_iter().map(|row| EventKey {
                 project: row.project,
                 created_at: Millis(row.created_at),
                 id: row.id,

@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use clickhouse::error::Error;
 
-use super::{Number, Writer, in_doubt, unread};
+use super::{Number, Writer};
 use crate::erasures::{Erasures, Registered};
 use crate::error::{InsertError, ReadError};
 
@@ -20,12 +20,12 @@ impl Writer {
             }
             insert.end().await
         };
-        written.await.map_err(in_doubt)
+        Ok(written.await?)
     }
 
     /// Every erasure that was registered before this was asked.
     pub(crate) async fn erasures(&self) -> Result<Arc<Erasures>, ReadError> {
-        self.registered().await.map_err(unread)
+        Ok(self.registered().await?)
     }
 
     pub(super) async fn registered(&self) -> Result<Arc<Erasures>, Error> {

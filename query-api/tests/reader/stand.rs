@@ -105,13 +105,7 @@ impl Stand {
 
     /// The same, configured otherwise.
     pub(crate) async fn with(database: &str, configure: impl FnOnce(&mut Config)) -> Self {
-        let address = Address {
-            url: &ENGINE,
-            database,
-            user: "",
-            password: "",
-            authorities: None,
-        };
+        let address = Address::open(&ENGINE, database);
         let options = Options {
             engine: Engine::SingleNode,
             fsync: false,
@@ -122,13 +116,7 @@ impl Stand {
 
     /// Another API on a database that is there.
     pub(crate) fn at(database: &str, configure: impl FnOnce(&mut Config)) -> Self {
-        let address = Address {
-            url: &ENGINE,
-            database,
-            user: "",
-            password: "",
-            authorities: None,
-        };
+        let address = Address::open(&ENGINE, database);
         let mut config = Config::load(None).unwrap();
         ENGINE.clone_into(&mut config.clickhouse.url);
         database.clone_into(&mut config.clickhouse.database);

@@ -74,13 +74,7 @@ async fn server(folder: &std::path::Path) -> anyhow::Result<(Child, Client)> {
     std::fs::write(&file, users)?;
     let mut child = engine(folder, &["--users", &file.to_string_lossy()])?;
     let url = child.ready(START).await?;
-    let address = Address {
-        url: &url,
-        database: DATABASE,
-        user: "",
-        password: "",
-        authorities: None,
-    };
+    let address = Address::open(&url, DATABASE);
     let options = Options {
         engine: Engine::SingleNode,
         fsync: false,
@@ -212,13 +206,7 @@ async fn the_engine_reads_every_statement_and_has_every_setting() -> anyhow::Res
 #[tokio::test]
 async fn a_server_that_cannot_keep_roles_says_what_it_lacks() -> anyhow::Result<()> {
     database("access_refused").await?;
-    let address = Address {
-        url: url()?,
-        database: "access_refused",
-        user: "",
-        password: "",
-        authorities: None,
-    };
+    let address = Address::open(url()?, "access_refused");
     let error = access::apply(address, &Engine::SingleNode).await;
     let error = error.err().context("the embedded engine made roles")?;
     ensure!(error.to_string().contains("access_control_path"), "{error}");
