@@ -22,6 +22,7 @@ use chrono::{SubsecRound, Utc};
 use serde::{Deserialize, Serialize};
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 
+use crate::metrics;
 use crate::stamp::{LOOK, Stamp};
 use file::{Entry, Hash, KeyFile};
 
@@ -122,6 +123,7 @@ impl ApiKeys {
             entries: KeyFile::read(path)?.keys,
             stamp,
         };
+        metrics::api_keys_stale(false);
         Ok(Self {
             path: path.into(),
             loaded: Arc::new(ArcSwap::from_pointee(loaded)),
@@ -160,7 +162,9 @@ impl ApiKeys {
         if current == loaded.stamp {
             return Ok(false);
         }
-        let (entries, result) = match KeyFile::read(&self.path) {
+        let read = KeyFile::read(&self.path);
+        metrics::api_keys_stale(read.is_err());
+        let (entries, result) = match read {
             Ok(file) => (file.keys, Ok(true)),
             Err(error) => (loaded.entries.clone(), Err(error)),
         };
