@@ -290,7 +290,7 @@ async fn main() -> anyhow::Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
-        Command::Healthcheck => audit_service::admin::healthcheck(&load()?.admin)?,
+        Command::Healthcheck => audit_service::admin::healthcheck(&load()?.admin).await?,
         Command::Config => print!("{DEFAULTS}"),
     }
     Ok(ExitCode::SUCCESS)

@@ -113,7 +113,7 @@ async fn main() -> anyhow::Result<ExitCode> {
             Ok(exit_code(ended.map_err(anyhow::Error::new)))
         }
         Command::Healthcheck { config } => {
-            healthcheck(&Config::load(config.as_deref())?.admin)?;
+            healthcheck(&Config::load(config.as_deref())?.admin).await?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Keys {

@@ -43,7 +43,7 @@ async fn main() -> anyhow::Result<()> {
                 .context("audit-query-api stopped")
         }
         Command::Healthcheck { config } => {
-            Ok(healthcheck(&Config::load(config.as_deref())?.admin)?)
+            Ok(healthcheck(&Config::load(config.as_deref())?.admin).await?)
         }
     }
 }

@@ -7,8 +7,9 @@
 //! [`healthcheck`] asks a running service as a probe would, so that an image needs no other program
 //! for it.
 
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+mod healthcheck;
+
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ use crate::http::{self, Connections};
 use crate::tasks::Failure;
 use crate::tls::{Certificate, Tls};
 
+pub use healthcheck::{HealthcheckError, healthcheck};
+
 /// How often the recorder tidies its histograms.
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -39,12 +42,6 @@ const MAX_CONNECTIONS: usize = 100;
 
 /// How long one of them may read nothing of an answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How long a service may take to accept, and then to answer, a [`healthcheck`].
-const PROBE: Duration = Duration::from_secs(2);
-
-/// Most bytes of an answer that a [`healthcheck`] reads.
-const MAX_ANSWER: u64 = 4_096;
 
 /// Where the admin port listens.
 #[derive(Debug, Clone, Deserialize)]
@@ -173,71 +170,6 @@ pub async fn serve_with(
     }
 }
 
-/// Why a service cannot be sent work; each names the address that was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum HealthcheckError {
-    /// It does not run, listens elsewhere, or hangs.
-    #[error("http://{address}/readyz does not answer: {source}")]
-    NoAnswer {
-        /// What was asked.
-        address: SocketAddr,
-        /// What came instead of an answer.
-        source: io::Error,
-    },
-    /// It runs, and says why it is not ready.
-    #[error("http://{address}/readyz says: {reason}")]
-    NotReady {
-        /// What was asked.
-        address: SocketAddr,
-        /// What it answered.
-        reason: String,
-    },
-    /// The port speaks TLS.
-    #[error(
-        "the admin port {address} speaks TLS, which a healthcheck does not: probe the port itself"
-    )]
-    Encrypted {
-        /// What would be asked.
-        address: SocketAddr,
-    },
-}
-
-/// Asks the service whose admin port is `admin`, on this machine, whether it is ready. Takes 4
-/// seconds at most.
-pub fn healthcheck(admin: &Admin) -> Result<(), HealthcheckError> {
-    let mut address = admin.listen;
-    if admin.tls.is_on() {
-        return Err(HealthcheckError::Encrypted { address });
-    }
-    match address {
-        SocketAddr::V4(any) if any.ip().is_unspecified() => {
-            address.set_ip(Ipv4Addr::LOCALHOST.into());
-        }
-        SocketAddr::V6(any) if any.ip().is_unspecified() => {
-            address.set_ip(Ipv6Addr::LOCALHOST.into());
-        }
-        _ => {}
-    }
-    let answer =
-        answer_of(address).map_err(|source| HealthcheckError::NoAnswer { address, source })?;
-    if answer.starts_with("HTTP/1.1 200 ") {
-        return Ok(());
-    }
-    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.trim());
-    let reason = body.unwrap_or(&answer).to_owned();
-    Err(HealthcheckError::NotReady { address, reason })
-}
-
-fn answer_of(address: SocketAddr) -> io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, PROBE)?;
-    stream.set_read_timeout(Some(PROBE))?;
-    let request = format!("GET /readyz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes())?;
-    let mut answer = Vec::new();
-    stream.take(MAX_ANSWER).read_to_end(&mut answer)?;
-    Ok(String::from_utf8_lossy(&answer).into_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -274,44 +206,5 @@ mod tests {
         assert_eq!(ask(&router, "/readyz").await, unready("shutting down"));
         assert_eq!(ask(&router, "/livez").await.0, StatusCode::OK);
         assert_eq!(ask(&router, "/metrics").await.0, StatusCode::OK);
-    }
-
-    #[tokio::test]
-    async fn a_healthcheck_says_what_readyz_says() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let admin = Admin {
-            listen: SocketAddr::from(([0, 0, 0, 0], port)),
-            tls: Tls::default(),
-        };
-        let asked = admin.clone();
-        let probe = async move || {
-            let probe = tokio::task::spawn_blocking(move || healthcheck(&asked));
-            probe.await.unwrap().map_err(|error| error.to_string())
-        };
-        let shutdown = CancellationToken::new();
-        let readiness = Readiness::new(shutdown.clone());
-        let metrics = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
-        let served = http::serve(
-            listener,
-            router(metrics.handle(), readiness.clone()),
-            Connections {
-                max: MAX_CONNECTIONS,
-                write_timeout: WRITE_TIMEOUT,
-                certificate: None,
-            },
-            shutdown.clone(),
-        );
-        let asking = async {
-            let starting = format!("http://127.0.0.1:{port}/readyz says: starting");
-            assert_eq!(probe.clone()().await, Err(starting));
-            readiness.set_ready();
-            assert_eq!(probe.clone()().await, Ok(()));
-            shutdown.cancel();
-        };
-        let (served, ()) = tokio::join!(served, asking);
-        served.unwrap();
-        let nobody = probe().await.unwrap_err();
-        assert!(nobody.contains("/readyz does not answer"), "{nobody}");
     }
 }

@@ -21,6 +21,7 @@ use chrono::{SubsecRound, Utc};
 use serde::{Deserialize, Serialize};
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 
+use crate::metrics;
 use crate::reread::{self, Reread};
 use file::{Entry, Hash, KeyFile};
 
@@ -111,6 +112,7 @@ impl ApiKeys {
     /// Reads the keys of `path`.
     pub fn open(path: &Path) -> Result<Self, KeysError> {
         let entries = Reread::open(&[path], || read(path))?;
+        metrics::api_keys_stale(false);
         Ok(Self {
             path: path.into(),
             entries: Arc::new(entries),
@@ -144,7 +146,13 @@ impl ApiKeys {
     /// Reads the file again if it changed; says whether it did. A file that is no good is an
     /// error once, and the keys stay as they are.
     pub fn refresh(&self) -> Result<bool, KeysError> {
-        self.entries.refresh(&[&self.path], || read(&self.path))
+        let refreshed = self.entries.refresh(&[&self.path], || read(&self.path));
+        match refreshed {
+            Ok(true) => metrics::api_keys_stale(false),
+            Ok(false) => {}
+            Err(_) => metrics::api_keys_stale(true),
+        }
+        refreshed
     }
 
     /// Looks at the file every second, for as long as the service lives.

@@ -16,8 +16,11 @@ const READY: &str = "audit_ready";
 /// When the certificate of a listener expires, in seconds since 1970.
 const CERTIFICATE_EXPIRY: &str = "audit_tls_certificate_expiry_seconds";
 
-/// Changed files of a certificate that were no good.
-const CERTIFICATES_UNREAD: &str = "audit_tls_certificate_reload_failures_total";
+/// Whether the files of a certificate changed and were no good.
+const CERTIFICATE_STALE: &str = "audit_tls_certificate_stale";
+
+/// Whether the file of API keys changed and was no good.
+const API_KEYS_STALE: &str = "audit_api_keys_stale";
 
 /// Connections that ended before TLS was agreed on.
 const HANDSHAKES_FAILED: &str = "audit_tls_handshake_failures_total";
@@ -39,15 +42,20 @@ pub fn describe() {
         Unit::Seconds,
         "When the first certificate of the chain of a `listener` expires, since 1970."
     );
-    describe_counter!(
-        CERTIFICATES_UNREAD,
+    describe_gauge!(
+        CERTIFICATE_STALE,
         Unit::Count,
-        "Times that a `listener`'s certificate changed and could not be read; the old one stays."
+        "1 if the files of a `listener`'s certificate changed and cannot be used, so that the old one stays; 0 if not."
     );
     describe_counter!(
         HANDSHAKES_FAILED,
         Unit::Count,
         "Connections that ended before TLS was agreed on, by `listener` and `reason`: slow, refused."
+    );
+    describe_gauge!(
+        API_KEYS_STALE,
+        Unit::Count,
+        "1 if the file of API keys changed and cannot be used, so that the old keys stay; 0 if not."
     );
 }
 
@@ -65,12 +73,17 @@ pub(crate) fn certificate_read(listener: &'static str, expiry: i64) {
     // One that is said to last beyond 2106 outlasts us.
     let expiry = u32::try_from(expiry).unwrap_or(u32::MAX);
     gauge!(CERTIFICATE_EXPIRY, "listener" => listener).set(f64::from(expiry));
-    counter!(CERTIFICATES_UNREAD, "listener" => listener).increment(0);
+    gauge!(CERTIFICATE_STALE, "listener" => listener).set(0);
 }
 
-/// A changed certificate could not be read.
-pub(crate) fn certificate_unread(listener: &'static str) {
-    counter!(CERTIFICATES_UNREAD, "listener" => listener).increment(1);
+/// The files of a certificate changed and are no good.
+pub(crate) fn certificate_stale(listener: &'static str) {
+    gauge!(CERTIFICATE_STALE, "listener" => listener).set(1);
+}
+
+/// Says whether the file of API keys changed and is no good.
+pub(crate) fn api_keys_stale(stale: bool) {
+    gauge!(API_KEYS_STALE).set(f64::from(u8::from(stale)));
 }
 
 /// A client and a listener did not agree on TLS.

@@ -2,18 +2,21 @@
 //! change.
 //!
 //! TLS 1.3 and 1.2, and nothing older. A file that is no good ends a start; later it changes
-//! nothing, is logged once and counted, and the certificate stays that was read last. Connections
-//! go on with the certificate and the authority they began with.
+//! nothing, is logged once and told as a metric, and the certificate stays that was read last.
+//! Connections go on with the certificate and the authority they began with.
+
+mod own;
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::crypto::ring;
+use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, ServerConfig};
 use serde::Deserialize;
@@ -24,6 +27,8 @@ use tokio_rustls::server::TlsStream;
 use crate::metrics;
 use crate::reread::{self, Reread};
 use crate::telemetry::with_causes;
+
+pub(crate) use own::own_client;
 
 /// The section `tls` of a listener's configuration. An empty file name is none.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -101,6 +106,19 @@ pub enum TlsError {
         /// Why.
         source: rustls::Error,
     },
+    /// The service would not let itself in.
+    #[error(
+        "the authorities in {client_ca} admit no client with the service's own certificate \
+         {certificate}, which is what a healthcheck shows"
+    )]
+    OwnRefused {
+        /// The file of the authorities of clients.
+        client_ca: PathBuf,
+        /// The file of the certificate.
+        certificate: PathBuf,
+        /// Why.
+        source: rustls::Error,
+    },
     /// No client could be checked.
     #[error("the authorities in {path} cannot be used: {reason}")]
     ClientCa {
@@ -165,7 +183,11 @@ impl Certificate {
     /// error once, and the certificate stays as it is.
     pub(crate) fn refresh(&self) -> Result<bool, TlsError> {
         let read = || read(self.listener, &self.tls);
-        self.server.refresh(&self.tls.files(), read)
+        let refreshed = self.server.refresh(&self.tls.files(), read);
+        if refreshed.is_err() {
+            metrics::certificate_stale(self.listener);
+        }
+        refreshed
     }
 
     /// Looks at the files every second.
@@ -173,7 +195,6 @@ impl Certificate {
         let certificate = self.clone();
         let tell = |refreshed: Result<bool, TlsError>| {
             if let Err(error) = refreshed {
-                metrics::certificate_unread(self.listener);
                 tracing::error!(
                     listener = self.listener,
                     error = %with_causes(&error),
@@ -194,21 +215,9 @@ fn read(listener: &'static str, tls: &Tls) -> Result<ServerConfig, TlsError> {
     let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&TLS13, &TLS12])
         .map_err(|source| pair(tls, source))?;
-    let server = if tls.client_ca.as_os_str().is_empty() {
-        server.with_no_client_auth()
-    } else {
-        let unusable = |reason: String| TlsError::ClientCa {
-            path: tls.client_ca.clone(),
-            reason,
-        };
-        let mut authorities = RootCertStore::empty();
-        for authority in certificates(&tls.client_ca)? {
-            let added = authorities.add(authority);
-            added.map_err(|error| unusable(error.to_string()))?;
-        }
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(authorities), provider).build();
-        server.with_client_cert_verifier(verifier.map_err(|error| unusable(error.to_string()))?)
+    let server = match clients(tls, provider)? {
+        None => server.with_no_client_auth(),
+        Some(clients) => server.with_client_cert_verifier(clients),
     };
     let mut server = server
         .with_single_cert(chain, key)
@@ -223,6 +232,30 @@ fn read(listener: &'static str, tls: &Tls) -> Result<ServerConfig, TlsError> {
         tracing::info!(listener, expires, "the certificate was read");
     }
     Ok(server)
+}
+
+/// What checks the certificates of clients; none if they are not asked for one.
+fn clients(
+    tls: &Tls,
+    provider: Arc<CryptoProvider>,
+) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
+    if tls.client_ca.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let unusable = |reason: String| TlsError::ClientCa {
+        path: tls.client_ca.clone(),
+        reason,
+    };
+    let mut authorities = RootCertStore::empty();
+    for authority in certificates(&tls.client_ca)? {
+        let added = authorities.add(authority);
+        added.map_err(|error| unusable(error.to_string()))?;
+    }
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(authorities), provider);
+    let verifier = verifier
+        .build()
+        .map_err(|error| unusable(error.to_string()))?;
+    Ok(Some(verifier))
 }
 
 fn pair(tls: &Tls, source: rustls::Error) -> TlsError {
@@ -276,4 +309,4 @@ fn first_expiry(chain: &[CertificateDer<'_>], path: &Path) -> Result<i64, TlsErr
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -108,6 +108,24 @@ fn an_image_starts_its_program_as_nobody_and_asks_it_by_itself() {
 }
 
 #[test]
+fn no_two_services_listen_at_one_port() {
+    let file = Dockerfile::ours().unwrap();
+    let mut taken = Vec::new();
+    for target in file.targets() {
+        let defaults: toml::Table =
+            toml::from_str(&read(&format!("{target}/config.toml"))).unwrap();
+        let port = |section: &str| {
+            let listen = defaults.get(section)?.get("listen")?.as_str()?;
+            listen.strip_prefix("127.0.0.1:")?.parse::<u16>().ok()
+        };
+        let ports: Vec<u16> = ["http", "admin"].into_iter().filter_map(port).collect();
+        assert_eq!(ports, file.image(target).unwrap().ports, "{target}");
+        taken.extend(ports);
+    }
+    assert_eq!(taken, [4601, 4611, 4612, 4602, 4613]);
+}
+
+#[test]
 fn what_is_written_and_where_keys_are_is_there_and_belongs_to_the_user() {
     let file = Dockerfile::ours().unwrap();
     for target in file.targets() {

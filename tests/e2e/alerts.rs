@@ -9,6 +9,7 @@ use anyhow::{Context, ensure};
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use audit_tests::certificates::Authority;
 use audit_tests::process::{Process, address, guarded, root, wait_until};
 use audit_tests::world::{Key, Service, World};
 
@@ -229,8 +230,21 @@ pub(crate) async fn a_killed_consumer_raises_its_alert_and_the_dashboard_has_ans
             .says("the admin port", address("admin port is open"))
             .await
     };
+    // What is told of certificates is there only with TLS.
+    let folder = world.logs();
+    let pair = Authority::new("authority", folder)?.sign("ingest")?;
+    let [certificate, private] = pair.keep(folder, "ingest")?;
+    for (name, file) in [("CERTIFICATE", certificate), ("KEY", private)] {
+        let file = file.display().to_string();
+        world.set(&format!("AUDIT_INGEST_HTTP__TLS__{name}"), &file);
+    }
+    let secured = world.ingest().await?;
+    let ingests = [
+        admin(&ingest.process).await?,
+        admin(&secured.process).await?,
+    ];
     let services = [
-        ("127.0.0.1:4611", admin(&ingest.process).await?),
+        ("127.0.0.1:4611", ingests.join("\", \"")),
         ("127.0.0.1:4612", admin(&consumer).await?),
         ("127.0.0.1:4613", admin(&api.process).await?),
     ];

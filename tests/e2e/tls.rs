@@ -115,12 +115,12 @@ pub(crate) async fn every_hop_is_encrypted_and_secrets_are_in_files(
     ensure!(read.is_some_and(|read| read.contains("user_signed_in")));
     ensure!(curl(ca, &format!("{}/v1/events", ingest.url), &sent)?.is_none());
 
-    admin_ports_ask_for_a_certificate(
-        &authority,
-        folder,
-        &[&consumer, &ingest.process, &reader.process],
-    )
-    .await?;
+    let services = [
+        ("CONSUMER", &consumer),
+        ("INGEST", &ingest.process),
+        ("QUERY_API", &reader.process),
+    ];
+    admin_ports_ask_for_a_certificate(&world, &authority, services).await?;
 
     // Of another authority, so that it shows which one is used.
     other.sign("audit")?.keep(folder, "audit")?;
@@ -158,13 +158,14 @@ pub(crate) async fn every_hop_is_encrypted_and_secrets_are_in_files(
 }
 
 async fn admin_ports_ask_for_a_certificate(
+    world: &World,
     authority: &Authority,
-    folder: &Path,
-    processes: &[&Process],
+    services: [(&str, &Process); 3],
 ) -> anyhow::Result<()> {
+    let folder = world.logs();
     let [own, own_key] = authority.sign("prometheus")?.keep(folder, "prometheus")?;
     let (own, own_key) = (own.display().to_string(), own_key.display().to_string());
-    for process in processes {
+    for (service, process) in services {
         let port = process.says("admin", address("admin port is open")).await?;
         let metrics = format!("https://{port}/metrics");
         ensure!(curl(&authority.file, &metrics, &[])?.is_none());
@@ -175,6 +176,14 @@ async fn admin_ports_ask_for_a_certificate(
         )?;
         let expiry = r#"audit_tls_certificate_expiry_seconds{listener="admin"}"#;
         ensure!(shown.is_some_and(|shown| shown.contains(expiry)), "{port}");
+
+        let program = format!("audit-{}", service.to_lowercase().replace('_', "-"));
+        let asked = world
+            .command(&program, &["healthcheck"])?
+            .env(format!("AUDIT_{service}_ADMIN__LISTEN"), &port)
+            .output()?;
+        let said = String::from_utf8_lossy(&asked.stderr).into_owned();
+        ensure!(asked.status.success(), "{program}: {said}");
     }
     Ok(())
 }

@@ -140,6 +140,27 @@ fn a_file_that_is_no_good_is_said_once_and_changes_nothing() {
 }
 
 #[test]
+fn a_file_that_is_no_good_is_told_as_a_metric_for_as_long_as_it_is() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let told = recorder.handle();
+    let stale = |value: u8| {
+        told.render()
+            .contains(&format!("audit_api_keys_stale {value}"))
+    };
+    ::metrics::with_local_recorder(&recorder, || {
+        let (_folder, path, _) = folder_with_key();
+        let good = fs::read_to_string(&path).unwrap();
+        let keys = ApiKeys::open(&path).unwrap();
+        assert!(stale(0));
+        fs::write(&path, "[[keys]]").unwrap();
+        assert!(keys.refresh().is_err() && stale(1));
+        assert!(!keys.refresh().unwrap() && stale(1));
+        fs::write(&path, good).unwrap();
+        assert!(keys.refresh().unwrap() && stale(0));
+    });
+}
+
+#[test]
 fn a_key_of_an_organization_is_recognized_as_such() {
     let (_folder, path, key) = folder_with_key();
     let restricted = NewKey {

@@ -11,15 +11,15 @@ use tokio_rustls::TlsConnector;
 use super::*;
 
 /// An authority, and the files of a listener whose certificate is of it.
-struct Stand {
+pub(crate) struct Stand {
     folder: tempfile::TempDir,
     authority: Issuer<'static, KeyPair>,
     ca: CertificateDer<'static>,
-    tls: Tls,
+    pub(crate) tls: Tls,
 }
 
 impl Stand {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut params = CertificateParams::new(["an authority".to_owned()]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -37,15 +37,33 @@ impl Stand {
             ca: ca.der().clone(),
             folder,
         };
-        let (certificate, key) = stand.pair();
-        fs::write(&stand.tls.certificate, certificate).unwrap();
-        fs::write(&stand.tls.key, key).unwrap();
+        stand.keep(stand.pair());
         stand
+    }
+
+    /// Makes them those of the listener.
+    pub(crate) fn keep(&self, (certificate, key): (String, String)) {
+        fs::write(&self.tls.certificate, certificate).unwrap();
+        fs::write(&self.tls.key, key).unwrap();
+    }
+
+    /// The file of the authority.
+    pub(crate) fn authorities(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
     }
 
     /// A certificate and its key.
     fn pair(&self) -> (String, String) {
-        let params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        self.pair_with(|_| {})
+    }
+
+    /// Such a certificate with something else in it.
+    pub(crate) fn pair_with(
+        &self,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> (String, String) {
+        let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        change(&mut params);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.authority).unwrap();
         (certificate.pem(), key.serialize_pem())
@@ -130,6 +148,25 @@ async fn a_changed_certificate_is_shown_once_its_key_has_come_as_well() {
 }
 
 #[test]
+fn a_certificate_that_is_no_good_is_told_as_a_metric_for_as_long_as_it_is() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let told = recorder.handle();
+    let metric = r#"audit_tls_certificate_stale{listener="test"}"#;
+    let stale = |value: u8| told.render().contains(&format!("{metric} {value}"));
+    ::metrics::with_local_recorder(&recorder, || {
+        let stand = Stand::new();
+        let certificate = stand.open().unwrap();
+        assert!(stale(0));
+        let (_, other_key) = stand.pair();
+        fs::write(&stand.tls.key, other_key).unwrap();
+        assert!(certificate.refresh().is_err() && stale(1));
+        assert!(!certificate.refresh().unwrap() && stale(1));
+        stand.keep(stand.pair());
+        assert!(certificate.refresh().unwrap() && stale(0));
+    });
+}
+
+#[test]
 fn files_that_are_no_good_end_a_start_and_are_named() {
     let stand = Stand::new();
     let (_, other_key) = stand.pair();
@@ -164,7 +201,7 @@ fn files_that_are_no_good_end_a_start_and_are_named() {
 #[tokio::test]
 async fn with_authorities_of_clients_only_their_clients_get_in() {
     let mut stand = Stand::new();
-    stand.tls.client_ca = stand.folder.path().join("ca.pem");
+    stand.tls.client_ca = stand.authorities();
     let certificate = stand.open().unwrap();
     let (known, unknown) = (stand.pair(), Stand::new().pair());
     assert!(
