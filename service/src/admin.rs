@@ -153,6 +153,8 @@ pub async fn serve_with(
     let connections = Connections {
         max: MAX_CONNECTIONS,
         write_timeout: WRITE_TIMEOUT,
+        stay_open: Duration::ZERO,
+        closing: CancellationToken::new(),
         certificate: Certificate::open("admin", &admin.tls)?,
     };
     let listener = TcpListener::bind(admin.listen).await?;
@@ -298,6 +300,8 @@ mod tests {
             Connections {
                 max: MAX_CONNECTIONS,
                 write_timeout: WRITE_TIMEOUT,
+                stay_open: Duration::ZERO,
+                closing: CancellationToken::new(),
                 certificate: None,
             },
             shutdown.clone(),
