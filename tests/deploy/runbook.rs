@@ -36,7 +36,11 @@ fn services_are_replaced_in_one_order_and_go_back_in_the_other() {
     let applied = named("kubectl apply --kustomize . --selector app.kubernetes.io/name=");
     assert_eq!(applied[0], "audit-migrate");
     assert_eq!(applied[1..], forth);
-    let mut back = [named("rollout undo statefulset/"), named("rollout undo deployment/")].concat();
+    let mut back = [
+        named("rollout undo statefulset/"),
+        named("rollout undo deployment/"),
+    ]
+    .concat();
     back.reverse();
     assert_eq!(back, forth);
 

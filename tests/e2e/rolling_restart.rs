@@ -183,14 +183,13 @@ impl<'a> Client<'a> {
     }
 
     async fn send(&mut self, method: Method, path: &str, body: Body) -> anyhow::Result<Value> {
-        let mut connection = match self.kept.take() {
-            Some(kept) => kept,
-            None => {
-                let stream = TcpStream::connect(self.balancer.next()?).await?;
-                let (connection, driven) = handshake(TokioIo::new(stream)).await?;
-                self.connections.spawn(driven);
-                connection
-            }
+        let mut connection = if let Some(kept) = self.kept.take() {
+            kept
+        } else {
+            let stream = TcpStream::connect(self.balancer.next()?).await?;
+            let (connection, driven) = handshake(TokioIo::new(stream)).await?;
+            self.connections.spawn(driven);
+            connection
         };
         let request = Request::builder()
             .method(method)
@@ -260,9 +259,9 @@ async fn restart<'a>(
     world: &World,
     instances: &mut [Instance],
     balancers: [(&'static str, &Balancer); 2],
-    walker: impl Fn() -> Client<'a>,
+    reader: impl Fn() -> Client<'a>,
 ) -> anyhow::Result<Vec<String>> {
-    let mut page = walker().page(None).await?;
+    let mut page = reader().page(None).await?;
     let mut walked = ids_of(&page);
     for number in 0..instances.len() {
         let program = instances[number].program;
@@ -277,7 +276,7 @@ async fn restart<'a>(
             balancer.has_noticed().await?;
         }
         let cursor = page["nextCursor"].as_str().context("a cursor")?.to_owned();
-        page = walker().page(Some(&cursor)).await?;
+        page = reader().page(Some(&cursor)).await?;
         walked.extend(ids_of(&page));
     }
     ensure!(page["nextCursor"].is_null(), "the walk is longer");
@@ -325,8 +324,8 @@ pub(crate) async fn a_rolling_restart_loses_no_event_and_fails_no_request(
         let writing = try_join_all((0..WRITERS).map(|_| client(&ingest).write(&enough)));
         let reading = try_join_all((0..READERS).map(|_| client(&query_api).read(&enough)));
         let restarting = async {
-            let walker = || client(&query_api);
-            let walked = restart(&world, &mut instances, balancers, walker).await?;
+            let reader = || client(&query_api);
+            let walked = restart(&world, &mut instances, balancers, reader).await?;
             enough.set(true);
             anyhow::Ok(walked)
         };
