@@ -52,7 +52,7 @@ pub struct Confirm {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shutdown {
-    /// How long requests under way have.
+    /// How long requests under way have after `http.stay_open`.
     #[serde(with = "humantime_serde")]
     pub requests: Duration,
     /// How long events in memory then have.

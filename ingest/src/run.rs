@@ -46,7 +46,7 @@ pub enum RunError {
     },
 }
 
-/// Serves until `shutdown`, then finishes the requests under way and waits for their events.
+/// Serves until `shutdown`, and for `http.stay_open` after it; then finishes the requests under way and waits for their events.
 pub async fn run(
     config: Config,
     metrics: PrometheusHandle,
@@ -69,6 +69,7 @@ pub async fn run(
     tasks.attend("api keys", keys.clone().watch());
     tasks.attend("kafka check", check(producer.clone(), readiness));
     let confirm_timeout = config.confirm.timeout;
+    let requests = config.http.stay_open + config.shutdown.requests;
     let routes = router(Ingest {
         producer: producer.clone(),
         keys,
@@ -82,7 +83,7 @@ pub async fn run(
         http::serve(listener, app, connections, shutdown).await
     });
 
-    let ended = tasks.join(config.shutdown.requests).await;
+    let ended = tasks.join(requests).await;
     let left = producer.close(config.shutdown.events).await;
     traces.finish().await;
     ended?;

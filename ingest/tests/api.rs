@@ -61,6 +61,7 @@ fn app(producer: Producer, confirm_timeout: Duration) -> Router {
         body_timeout: Duration::from_secs(60),
         request_timeout: Duration::from_secs(60),
         write_timeout: Duration::from_secs(60),
+        stay_open: Duration::ZERO,
         cors_origins: Vec::new(),
         access_log: false,
         tls: Tls::default(),

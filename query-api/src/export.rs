@@ -173,9 +173,9 @@ impl Export {
             let Some(export) = export else {
                 return Ok(None);
             };
-            let shutdown = export.api.shutdown().clone();
+            let closing = export.api.closing().clone();
             tokio::select! {
-                () = shutdown.cancelled() => {
+                () = closing.cancelled() => {
                     tracing::info!("a file was cut: this service stops");
                     Err(ApiError::internal("this service stops"))
                 }

@@ -65,19 +65,19 @@ struct Shared {
     freezes: better_auth::Freezes,
     streams: Streams,
     recorder: Recorder,
-    shutdown: CancellationToken,
+    closing: CancellationToken,
     limit: RateLimiter,
     max_offset: u64,
 }
 
 impl QueryApi {
     /// Reads as `config` says for whoever has one of `keys`, and records that through `producer`.
-    /// Answers that last end with `shutdown`.
+    /// Answers that last end with `closing`.
     pub fn new(
         config: &Config,
         keys: ApiKeys,
         producer: Option<Producer>,
-        shutdown: CancellationToken,
+        closing: CancellationToken,
     ) -> Self {
         let max_age = config.cursors.max_age;
         let cursors = match config.cursors.secret.expose() {
@@ -99,7 +99,7 @@ impl QueryApi {
             freezes: better_auth::Freezes::default(),
             streams: Streams::new(&config.streams),
             recorder: Recorder::new(producer, config.audit.clone()),
-            shutdown,
+            closing,
             limit: RateLimiter::new(config.rate_limit),
             max_offset: config.queries.max_offset,
         }))
@@ -147,8 +147,8 @@ impl QueryApi {
         &self.0.recorder
     }
 
-    fn shutdown(&self) -> &CancellationToken {
-        &self.0.shutdown
+    fn closing(&self) -> &CancellationToken {
+        &self.0.closing
     }
 
     fn max_offset(&self) -> u64 {
@@ -214,7 +214,7 @@ pub enum RunError {
     Tasks(#[from] TasksError),
 }
 
-/// Serves the API and the admin port until `shutdown`.
+/// Serves the API and the admin port until `shutdown`, and for `http.stay_open` after it.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
     let recorded = telemetry::init(&config.telemetry)?;
     let traces = traces::begin("audit-query-api", &config.telemetry.traces)?;
@@ -229,7 +229,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     } else {
         None
     };
-    let api = QueryApi::new(&config, keys.clone(), producer.clone(), shutdown.clone());
+    let closing = connections.closing.clone();
+    let api = QueryApi::new(&config, keys.clone(), producer.clone(), closing);
     let app = http::finish(router(api.clone()), &config.http);
     let address = config.http.listen;
     let listener = TcpListener::bind(address)
@@ -248,7 +249,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     tasks.attend("key file", keys.watch());
     tasks.attend("readiness", watch(api, readiness));
     tasks.spawn("api", http::serve(listener, app, connections, shutdown));
-    let ended = tasks.join(config.http.request_timeout + STOP_MARGIN).await;
+    let under_way = config.http.request_timeout + STOP_MARGIN;
+    let ended = tasks.join(config.http.stay_open + under_way).await;
     if let Some(producer) = producer {
         let left = producer.close(STOP_MARGIN).await;
         if left.given_up > 0 {

@@ -84,9 +84,9 @@ pub(crate) async fn tail_audit_logs(
         _place: place,
     };
     let events = stream::unfold(tail, |mut tail| async {
-        let shutdown = tail.api.shutdown().clone();
+        let closing = tail.api.closing().clone();
         let event = tokio::select! {
-            () = shutdown.cancelled() => None,
+            () = closing.cancelled() => None,
             event = tail.next() => event,
         };
         Some((Ok::<_, Infallible>(event?), tail))

@@ -150,6 +150,8 @@ pub async fn serve_with(
     let connections = Connections {
         max: MAX_CONNECTIONS,
         write_timeout: WRITE_TIMEOUT,
+        stay_open: Duration::ZERO,
+        closing: CancellationToken::new(),
         certificate: Certificate::open("admin", &admin.tls)?,
     };
     let listener = TcpListener::bind(admin.listen).await?;

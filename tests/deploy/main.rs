@@ -14,4 +14,5 @@ mod compose;
 mod images;
 mod kubernetes;
 mod pods;
+mod runbook;
 mod services;

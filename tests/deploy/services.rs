@@ -100,19 +100,32 @@ pub(crate) fn prefix(image: &Image) -> String {
     format!("{program}_")
 }
 
-/// How long a service may take to stop, by its defaults.
-pub(crate) fn longest_stop(target: &str) -> Duration {
+/// A duration among the defaults of a service.
+fn duration(target: &str, section: &str, key: &str) -> Duration {
     let text = std::fs::read_to_string(root().join(target).join("config.toml")).unwrap();
     let config: toml::Table = toml::from_str(&text).unwrap();
-    let duration = |section: &str, key: &str| {
-        let text = config[section][key].as_str().unwrap();
-        humantime_serde::re::humantime::parse_duration(text).unwrap()
-    };
+    let text = config[section][key].as_str().unwrap();
+    humantime_serde::re::humantime::parse_duration(text).unwrap()
+}
+
+/// How long a service with an API answers new requests after it was asked to stop, by its defaults.
+pub(crate) fn stay_open(target: &str) -> Duration {
+    duration(target, "http", "stay_open")
+}
+
+/// How long a service may take to stop, by its defaults.
+pub(crate) fn longest_stop(target: &str) -> Duration {
+    let duration = |section: &str, key: &str| duration(target, section, key);
     match target {
-        "ingest" => duration("shutdown", "requests") + duration("shutdown", "events"),
+        "ingest" => {
+            let under_way = duration("shutdown", "requests") + duration("shutdown", "events");
+            stay_open(target) + under_way
+        }
         "consumer" => duration("shutdown", "budget") * 3,
         // `STOP_MARGIN`, for its tasks and for its events.
-        "query-api" => duration("http", "request_timeout") + Duration::from_secs(4),
+        "query-api" => {
+            stay_open(target) + duration("http", "request_timeout") + Duration::from_secs(4)
+        }
         _ => panic!("{target} is no service"),
     }
 }

@@ -37,6 +37,7 @@ mod recipes;
 mod replicated_tables;
 mod retention;
 mod roles;
+mod rolling_restart;
 mod round_trip;
 mod spool;
 mod tls;
@@ -175,6 +176,7 @@ fn trials(stack: &Arc<Option<Stack>>) -> Vec<Trial> {
         bad_input::ten_thousand_idle_connections_keep_nobody_waiting,
         bad_input::what_the_query_api_is_asked_is_answered_or_refused_with_a_reason,
         isolation::a_project_sees_only_its_own_events,
+        rolling_restart::a_rolling_restart_loses_no_event_and_fails_no_request,
         roles::the_services_need_no_more_rights_than_their_roles_have,
         reading::a_walk_by_cursor_sees_each_event_once_while_others_arrive,
         reading::an_event_is_found_under_both_its_names,

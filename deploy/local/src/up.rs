@@ -238,6 +238,9 @@ async fn serve(
     if let Some(spool) = &mut ingest.kafka.spool {
         spool.folder = options.data.join("spool");
     }
+    // There is no other instance that anybody could go to.
+    ingest.http.stay_open = Duration::ZERO;
+    let connections = ingest.http.connections()?;
     let mut query_api = audit_query_api::Config::load(None)?;
     query_api.clickhouse.url.clone_from(&places.clickhouse);
 
@@ -250,7 +253,8 @@ async fn serve(
     let producer = Producer::new(&ingest.kafka)?;
     let consuming = Readiness::new(shutdown.clone());
     let recorder = Some(producer.clone());
-    let api = QueryApi::new(&query_api, keys.clone(), recorder, shutdown.clone());
+    let closing = connections.closing.clone();
+    let api = QueryApi::new(&query_api, keys.clone(), recorder, closing);
     let ready = {
         let (consuming, api, producer) = (consuming.clone(), api.clone(), producer.clone());
         move || {
@@ -274,7 +278,6 @@ async fn serve(
     );
     let address = listener.local_addr()?;
     let app = http::finish(routes, &ingest.http);
-    let connections = ingest.http.connections()?;
     let summary = Summary {
         url: format!("{}://{address}", connections.scheme()),
         brokers: places.brokers.clone(),

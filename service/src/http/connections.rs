@@ -1,9 +1,13 @@
 //! Connections: how many there are, what ends one, and TLS around them.
 
 use std::convert::Infallible;
+use std::future::ready;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::header::{CONNECTION, HeaderValue};
+use axum::middleware::map_response;
+use axum::response::Response;
 use axum::serve::Listener;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -25,13 +29,19 @@ const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(75);
 /// How many files a service has open beside its connections, generously.
 const OTHER_FILES: u64 = 1_000;
 
-/// What connections may cost, and whether they are encrypted.
+/// What connections may cost, how they end, and whether they are encrypted.
 #[derive(Debug, Clone)]
 pub struct Connections {
     /// Most that are open; further ones wait until one ends.
     pub max: usize,
     /// How long a client may read nothing of an answer before it is cut off.
     pub write_timeout: Duration,
+    /// How long new connections and requests are still taken after `shutdown`: longer than
+    /// whoever sends them here needs to notice.
+    pub stay_open: Duration,
+    /// Cancelled by [`serve`] when that time is over. An answer that streams without end has to
+    /// watch it.
+    pub closing: CancellationToken,
     /// With it, TLS.
     pub(crate) certificate: Option<Certificate>,
 }
@@ -46,11 +56,12 @@ impl Connections {
     }
 }
 
-/// Serves `app` on `listener` until `shutdown`, then finishes the requests that are under way. At
-/// most `connections.max` are open, those included that still agree on TLS; further ones wait to be
-/// accepted.
+/// Serves `app` on `listener` until `shutdown`, and for `connections.stay_open` after it; then
+/// finishes the requests that are under way. At most `connections.max` are open, those included
+/// that still agree on TLS; further ones wait to be accepted.
 ///
-/// An answer that streams without end has to watch the same token.
+/// Answers after `shutdown` say `connection: close`. So a client that keeps its connection finds
+/// another instance for its next request, and sends none on a connection that is being closed.
 pub async fn serve(
     mut listener: TcpListener,
     app: Router,
@@ -61,18 +72,31 @@ pub async fn serve(
     allow_open_files(max);
     let mut open = JoinSet::new();
     let watching = watch(connections.certificate.clone());
-    tokio::pin!(watching);
+    let last_call = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(connections.stay_open).await;
+    };
+    tokio::pin!(watching, last_call);
+    let asked = shutdown.clone();
+    let app = app.layer(map_response(move |mut answer: Response| {
+        if asked.is_cancelled() {
+            let headers = answer.headers_mut();
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        ready(answer)
+    }));
     loop {
         tokio::select! {
-            () = shutdown.cancelled() => break,
+            () = &mut last_call => break,
             (stream, _) = Listener::accept(&mut listener), if open.len() < max => {
                 let (app, connections) = (app.clone(), connections.clone());
-                open.spawn(connection(stream, app, connections, shutdown.clone()));
+                open.spawn(connection(stream, app, connections));
             }
             Some(_) = open.join_next() => {}
             never = &mut watching => match never {},
         }
     }
+    connections.closing.cancel();
     drop(listener);
     while open.join_next().await.is_some() {}
     Ok(())
@@ -108,27 +132,23 @@ fn allow_open_files(connections: usize) {
     }
 }
 
-async fn connection(
-    stream: TcpStream,
-    app: Router,
-    connections: Connections,
-    shutdown: CancellationToken,
-) {
+async fn connection(stream: TcpStream, app: Router, connections: Connections) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY was refused");
     }
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(connections.write_timeout));
     let stream = Box::pin(stream);
+    let closing = connections.closing;
     let Some(certificate) = connections.certificate else {
-        return answer(stream, app, shutdown).await;
+        return answer(stream, app, closing).await;
     };
     tokio::select! {
         // It has asked nothing yet.
-        () = shutdown.cancelled() => {}
+        () = closing.cancelled() => {}
         agreed = certificate.accept(stream) => {
             if let Some(stream) = agreed {
-                answer(stream, app, shutdown).await;
+                answer(stream, app, closing).await;
             }
         }
     }
@@ -138,7 +158,7 @@ async fn connection(
 async fn answer(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     app: Router,
-    shutdown: CancellationToken,
+    closing: CancellationToken,
 ) {
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -147,7 +167,7 @@ async fn answer(
     tokio::pin!(serving);
     let ended = tokio::select! {
         ended = &mut serving => ended,
-        () = shutdown.cancelled() => {
+        () = closing.cancelled() => {
             serving.as_mut().graceful_shutdown();
             serving.await
         }

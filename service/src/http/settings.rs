@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
 
 use super::connections::Connections;
 use super::cors;
@@ -36,6 +37,9 @@ pub struct Http {
     /// How long a client may read nothing of an answer before it is cut off.
     #[serde(with = "humantime_serde")]
     pub write_timeout: Duration,
+    /// How long new requests are answered after the service was asked to stop.
+    #[serde(with = "humantime_serde")]
+    pub stay_open: Duration,
     /// The origins whose pages may call with a key, such as `https://app.example.com`. In the
     /// environment they are separated by commas.
     #[serde(deserialize_with = "cors::origins")]
@@ -50,6 +54,8 @@ impl Http {
         Ok(Connections {
             max: self.max_connections,
             write_timeout: self.write_timeout,
+            stay_open: self.stay_open,
+            closing: CancellationToken::new(),
             certificate: Certificate::open("http", &self.tls)?,
         })
     }

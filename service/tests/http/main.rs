@@ -6,4 +6,5 @@ mod answers;
 mod callers;
 mod limits;
 mod stand;
+mod stopping;
 mod tls;

@@ -39,6 +39,7 @@ pub(crate) fn settings() -> Http {
         body_timeout: Duration::from_secs(30),
         request_timeout: Duration::from_secs(30),
         write_timeout: Duration::from_secs(30),
+        stay_open: Duration::ZERO,
         cors_origins: Vec::new(),
         access_log: false,
     }

@@ -31,6 +31,8 @@ impl Port {
         let connections = Connections {
             max: MAX_CONNECTIONS,
             write_timeout: WRITE_TIMEOUT,
+            stay_open: Duration::ZERO,
+            closing: CancellationToken::new(),
             certificate: Certificate::open("admin", &admin.tls).unwrap(),
         };
         let serving = http::serve(listener, routes, connections, shutdown);
