@@ -356,7 +356,7 @@ mod tests {
     fn the_defaults_are_accepted() {
         let config: Config = audit_service::config::load("consumer", DEFAULTS, None).unwrap();
         assert_eq!(config.kafka.topic, audit_schema::wire::TOPIC);
-        assert_eq!(config.batch.interval, Duration::from_millis(250));
+        assert_eq!(config.batch.interval, Duration::from_millis(150));
         assert_eq!(config.retention.shortest(), None);
     }
 

@@ -1,5 +1,7 @@
 //! What a benchmark gives: the parts that ran, and what they were measured on.
 
+use std::path::Path;
+
 use anyhow::Context;
 use audit_tests::process::root;
 use chrono::Utc;
@@ -32,6 +34,7 @@ impl Document {
                     "cpu": model.map(|model| model.trim_matches([' ', '\t', ':'])),
                     "cores": std::thread::available_parallelism()?.get(),
                     "memory": memory.map(str::trim),
+                    "data": file_system(&std::env::temp_dir())?,
                 },
                 "versions": {
                     "audit": env!("CARGO_PKG_VERSION"),
@@ -83,4 +86,31 @@ fn kafka_version() -> anyhow::Result<String> {
         .and_then(|(_, rest)| rest.split_once("</version>"))
         .map(|(version, _)| version.to_owned());
     version.context("deploy/local/kafka/pom.xml names no version of Kafka")
+}
+
+/// The file system that servers keep their data on, such as `ext4 on /dev/vda1`.
+///
+/// An ext4 without a journal passes by every file that was deleted in the last minutes before it
+/// makes one (`recently_deleted` in Linux' `fs/ext4/ialloc.c`), so small parts that come and go cost
+/// many times what they do elsewhere.
+fn file_system(folder: &Path) -> anyhow::Result<String> {
+    let folder = folder.canonicalize()?;
+    let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+    let (device, _, kind) = mounts
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split(' ');
+            Some((words.next()?, words.next()?, words.next()?))
+        })
+        .filter(|(_, at, _)| folder.starts_with(at))
+        // Of two at the same place the later one hides the earlier.
+        .max_by_key(|(_, at, _)| at.len())
+        .context("a mount")?;
+    let name = device.trim_start_matches("/dev/");
+    let journal = std::fs::read_to_string(format!("/sys/fs/ext4/{name}/journal_task"));
+    if journal.is_ok_and(|task| task.trim() == "<none>") {
+        eprintln!("{device} has no journal, which makes small inserts slow: set TMPDIR to another");
+        return Ok(format!("{kind} on {device}, without a journal"));
+    }
+    Ok(format!("{kind} on {device}"))
 }

@@ -2,7 +2,7 @@
 //! processors merges take, over an hour at 100 events a second.
 //!
 //! Time is simulated. Which batches such an hour has follows from the consumer's defaults: a batch
-//! is written 250 ms after its first event; and watermarks at most every 100 ms. They are inserted one
+//! is written 150 ms after its first event; and watermarks at most every 100 ms. They are inserted one
 //! after the other as fast as the engine takes them, so merges have less time than they would have:
 //! the most parts at a time are more than there would be, the work of the merges is about the same.
 
@@ -27,7 +27,7 @@ const EVENT_EVERY: u64 = 10;
 const PARTITIONS: usize = 6;
 
 /// `batch.interval` and `settle.interval` of the consumer, in milliseconds.
-const BATCH_AFTER: u64 = 250;
+const BATCH_AFTER: u64 = 150;
 const SETTLE_AFTER: u64 = 100;
 
 /// How many inserts there are between two looks at the parts.

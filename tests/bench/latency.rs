@@ -30,7 +30,7 @@ const RATES: [u64; 3] = [100, 1_000, 10_000];
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// The peer writes as often as our consumer does.
-const PEER_FLUSH: Duration = Duration::from_millis(250);
+const PEER_FLUSH: Duration = Duration::from_millis(150);
 
 /// How long an event may take.
 const PATIENCE: Duration = Duration::from_secs(120);

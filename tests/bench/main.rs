@@ -51,7 +51,9 @@ use stage::Stage;
 
 /// What the audit log does on this machine: a JSON document on stdout, a table on stderr.
 ///
-/// Give it the machine for itself. Logs of what it starts are kept in target/bench.
+/// Give it the machine for itself. Servers keep their data in TMPDIR, and the log that is read from in
+/// target/bench-log; give them a file system with a journal. Logs of what it starts are kept in
+/// target/bench.
 #[derive(Parser)]
 #[command(name = "audit-bench")]
 struct Bench {
