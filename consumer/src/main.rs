@@ -13,7 +13,7 @@ use audit_consumer::dead_letters::{self, List};
 use audit_consumer::erase::{Erase, erase};
 use audit_consumer::import::{self, Import, ImportError, import};
 use audit_consumer::migrate::{Migrate, migrate};
-use audit_consumer::refill::{Refill, refill};
+use audit_consumer::refill::{Refill, Refilled, refill};
 use audit_consumer::repair::Repaired;
 use audit_consumer::replay::{Replay, replay};
 use audit_consumer::retention::{self, retention};
@@ -228,9 +228,15 @@ async fn main() -> anyhow::Result<ExitCode> {
         Command::Refill(wanted) => {
             let config = load()?;
             audit_service::telemetry::init(&config.telemetry)?;
-            let refilled = refill(&config, &wanted).await?;
-            print(&refilled, wanted.json)?;
-            if !refilled.holds() {
+            let mut printed = Ok(());
+            let each = |of_one: &Refilled| {
+                if printed.is_ok() {
+                    printed = print(of_one, wanted.json);
+                }
+            };
+            let refilled = refill(&config, &wanted, each).await?;
+            printed?;
+            if !refilled.iter().all(Refilled::holds) {
                 return Ok(ExitCode::FAILURE);
             }
         }

@@ -57,7 +57,7 @@ pub(crate) async fn stop(world: &World, consumer: &mut Process) -> anyhow::Resul
 }
 
 /// Makes the records of partition 0 below `offset` expire.
-async fn expire(world: &World, offset: i64) -> anyhow::Result<()> {
+pub(crate) async fn expire(world: &World, offset: i64) -> anyhow::Result<()> {
     let admin: AdminClient<DefaultClientContext> = world.kafka().create()?;
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(&world.topic, 0, Offset::Offset(offset))?;
