@@ -9,7 +9,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use audit_tests::kafka_proxy::KafkaProxy;
-use audit_tests::process::wait_until;
+use audit_tests::process::{address, wait_until};
 use audit_tests::server::{Server, free_port};
 use audit_tests::world::World;
 
@@ -102,7 +102,9 @@ pub(crate) async fn a_broker_replaced_by_an_empty_one_loses_and_doubles_nothing(
 ) -> anyhow::Result<()> {
     let mut brokers = cluster(&world).await?;
     world.migrate()?;
-    let _consumer = world.consumer().await?;
+    let consumer = world.consumer().await?;
+    let metrics = consumer.says("the admin port", address("admin port is open"));
+    let metrics = format!("http://{}/metrics", metrics.await?);
     let mut ids = world.publish(500).await?;
 
     // The leader of a partition goes with its disk, while events flow.
@@ -112,6 +114,14 @@ pub(crate) async fn a_broker_replaced_by_an_empty_one_loses_and_doubles_nothing(
     ids.extend(published?);
     world.holds_exactly(&ids).await?;
     ensure!(!under_replicated(&world)?.is_empty());
+    // Nothing of ours tells: two copies are enough to go on.
+    let told = world.http().get(metrics).send().await?.text().await?;
+    for quiet in [
+        "audit_consumer_server_up{server=\"kafka\"} 1",
+        "audit_consumer_partition_stopped{partition=\"0\"} 0",
+    ] {
+        ensure!(told.contains(quiet), "{told}");
+    }
     std::fs::remove_dir_all(brokers[lost].data())?;
 
     let (published, replaced) = tokio::join!(world.publish(500), brokers[lost].run());
