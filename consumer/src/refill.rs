@@ -162,11 +162,20 @@ async fn refill_one(
 ) -> Result<Refilled, WayOutError> {
     let id = known(topic, partition).await?;
     // What lies before a life begins is stored under the one before.
-    let begin = topic.registered().await?.map_or(0, |life| life.begin(partition));
+    let begin = topic
+        .registered()
+        .await?
+        .map_or(0, |life| life.begin(partition));
     let bounds = topic.bounds(partition).await?;
     let settled = writer.settled(id).await?.unwrap_or(0);
-    let lowest = lowest(writer, id).await?.unwrap_or(bounds.start).min(bounds.start);
-    let from = refill.from.map_or(lowest, |from| from.min(lowest)).max(begin);
+    let lowest = lowest(writer, id)
+        .await?
+        .unwrap_or(bounds.start)
+        .min(bounds.start);
+    let from = refill
+        .from
+        .map_or(lowest, |from| from.min(lowest))
+        .max(begin);
     let to = refill.to.map_or(settled, |to| to.min(settled));
     let mut refilled = Refilled {
         incarnation: id.incarnation,

@@ -79,15 +79,12 @@ async fn old_enough(world: &World, rows: u64) -> anyhow::Result<()> {
     .await
 }
 
-/// Publishes events that retention then takes away.
-async fn publish_and_remove(world: &World, events: usize) -> anyhow::Result<()> {
-    let short = (0..events).map(|number| event("short", &format!("user-{number}")));
+/// Publishes 20 events that retention is to take away.
+async fn publish_short(world: &World) -> anyhow::Result<()> {
+    let short = (0..20).map(|number| event("short", &format!("user-{number}")));
     world.publish_all(short).await?;
     world.settled().await?;
-    old_enough(world, u64::try_from(events)?).await?;
-    world
-        .run("audit-consumer", &["retention", "--yes"])
-        .map(drop)
+    old_enough(world, 20).await
 }
 
 /// Erases a user, whose events stay, and adds the event of the erasure.
@@ -139,21 +136,29 @@ pub(crate) async fn a_restored_backup_holds_every_event_after_refill(
     let mut ids = world.publish(300).await?;
     ids.extend(world.publish_of("alice", 10).await?);
     ids.extend(world.publish_of("bob", 10).await?);
-    publish_and_remove(&world, 20).await?;
-    erased(&world, "alice", &mut ids).await?;
+    publish_short(&world).await?;
+    world.run("audit-consumer", &["retention", "--yes"])?;
+    let (shortly, erasure) =
+        tokio::join!(publish_short(&world), erased(&world, "alice", &mut ids),);
+    shortly?;
+    erasure?;
     let key = world.key("acme", &["read"])?;
     let api = world.query_api().await?;
     let first = format!("{}/v1/audit-logs?limit=100", api.url);
     let first = world.get(&first, &key).await?;
 
-    // While events flow; then what the backup does not know of.
-    let (published, made) = tokio::join!(world.publish(300), runbook(&world, make, ""));
+    // While events flow, and retention takes rows away between its statements.
+    let second = "sql \"BACKUP TABLE";
+    let meanwhile = format!("audit-consumer retention --yes\n{second}");
+    let meanwhile = make.replace(second, &meanwhile);
+    ensure!(meanwhile != *make);
+    let (published, made) = tokio::join!(world.publish(300), runbook(&world, &meanwhile, ""));
     ids.extend(published?);
     let backup = made?.pop().context("the name of the backup")?;
+    // What the backup does not know of.
     ids.extend(world.publish(200).await?);
     world.stored(ids.len()).await?;
     let after = erased(&world, "bob", &mut ids).await?;
-    publish_and_remove(&world, 20).await?;
     world.settled().await?;
 
     stop(&world, &mut consumer).await?;
@@ -162,6 +167,7 @@ pub(crate) async fn a_restored_backup_holds_every_event_after_refill(
     runbook(&world, restore, &backup).await?;
     let _consumer = world.consumer().await?;
     world.settled().await?;
+    // They are back, and known to be on their way out.
     old_enough(&world, 20).await?;
     let said = runbook(&world, check, &backup).await?;
     ensure!(said.iter().any(|line| line.starts_with(&after)), "{said:?}");
