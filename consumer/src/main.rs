@@ -228,17 +228,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         Command::Refill(wanted) => {
             let config = load()?;
             audit_service::telemetry::init(&config.telemetry)?;
-            let mut printed = Ok(());
-            let each = |of_one: &Refilled| {
-                if printed.is_ok() {
-                    printed = print(of_one, wanted.json);
-                }
-            };
-            let refilled = refill(&config, &wanted, each).await?;
-            printed?;
-            if !refilled.iter().all(Refilled::holds) {
-                return Ok(ExitCode::FAILURE);
-            }
+            return refill_all(&config, &wanted).await;
         }
         Command::Import(wanted) => {
             let config = load()?;
@@ -311,6 +301,23 @@ fn print(report: &(impl Serialize + Display), json: bool) -> anyhow::Result<()> 
         println!("{report}");
     }
     Ok(())
+}
+
+/// Fills holes; the exit code says whether none are left.
+async fn refill_all(config: &Config, wanted: &Refill) -> anyhow::Result<ExitCode> {
+    let mut printed = Ok(());
+    let each = |of_one: &Refilled| {
+        if printed.is_ok() {
+            printed = print(of_one, wanted.json);
+        }
+    };
+    let refilled = refill(config, wanted, each).await?;
+    printed?;
+    Ok(if refilled.iter().all(Refilled::holds) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// Prints one of many: a JSON document per line, or a line.
