@@ -55,11 +55,11 @@ async fn lose(engine: &mut Server) -> anyhow::Result<()> {
 async fn runbook(world: &World, block: &str, backup: &str) -> anyhow::Result<Vec<String>> {
     let consumer = program("audit-consumer")?;
     let programs = consumer.parent().context("its folder")?;
-    let path = std::env::var("PATH")?;
     let mut bash = Command::new("bash");
-    bash.args(["-c", &format!("set -euo pipefail\n{block}")])
+    let programs = programs.display();
+    let preamble = format!("set -euo pipefail\nPATH={programs}:$PATH");
+    bash.args(["-c", &format!("{preamble}\n{block}")])
         .envs(world.settings())
-        .env("PATH", format!("{}:{path}", programs.display()))
         .env("CLICKHOUSE", world.clickhouse())
         .env("DATABASE", &world.database)
         .env("BACKUP", backup);
@@ -126,7 +126,7 @@ pub(crate) async fn a_restored_backup_holds_every_event_after_refill(
     world: Arc<World>,
 ) -> anyhow::Result<()> {
     let blocks = blocks(RUNBOOK, "Backup and restore");
-    let [(_, make), (_, restore), (_, check)] = blocks.as_slice() else {
+    let [(_, write), (_, restore), (_, check)] = blocks.as_slice() else {
         anyhow::bail!("the runbook has other blocks: {blocks:?}");
     };
     world.set("AUDIT_CONSUMER_RETENTION__PROJECTS__SHORT", "1s");
@@ -150,11 +150,11 @@ pub(crate) async fn a_restored_backup_holds_every_event_after_refill(
     // While events flow, and retention takes rows away between its statements.
     let second = "sql \"BACKUP TABLE";
     let meanwhile = format!("audit-consumer retention --yes\n{second}");
-    let meanwhile = make.replace(second, &meanwhile);
-    ensure!(meanwhile != *make);
-    let (published, made) = tokio::join!(world.publish(300), runbook(&world, &meanwhile, ""));
+    let meanwhile = write.replace(second, &meanwhile);
+    ensure!(meanwhile != *write);
+    let (published, written) = tokio::join!(world.publish(300), runbook(&world, &meanwhile, ""));
     ids.extend(published?);
-    let backup = made?.pop().context("the name of the backup")?;
+    let backup = written?.pop().context("the name of the backup")?;
     // What the backup does not know of.
     ids.extend(world.publish(200).await?);
     world.stored(ids.len()).await?;
