@@ -123,7 +123,7 @@ pub enum WayOutError {
     /// Something was stored that no insert should have brought.
     #[error(
         "{events} events and {letters} dead letters of the person are still stored: is every consumer \
-         of this version? Run it again"
+         of this version, and was every part of a restored backup attached anew? Run it again"
     )]
     NotErased {
         /// How many events.

@@ -95,8 +95,8 @@ pub enum PartitionError {
     /// Alarm: records expired or went before they were read.
     #[error(
         "the log begins at offset {log_start}, but offset {missing} was never stored: \
-         records expired before they were read; `audit-consumer skip --to {log_start}` records \
-         them as given up and goes on"
+         records expired before they were read, or since the backup was made that was restored; \
+         `audit-consumer skip --to {log_start}` records them as given up and goes on"
     )]
     Lost {
         /// The first offset that is neither stored nor in Kafka any more.

@@ -13,7 +13,7 @@ use audit_consumer::dead_letters::{self, List};
 use audit_consumer::erase::{Erase, erase};
 use audit_consumer::import::{self, Import, ImportError, import};
 use audit_consumer::migrate::{Migrate, migrate};
-use audit_consumer::refill::{Refill, refill};
+use audit_consumer::refill::{Refill, Refilled, refill};
 use audit_consumer::repair::Repaired;
 use audit_consumer::replay::{Replay, replay};
 use audit_consumer::retention::{self, retention};
@@ -230,12 +230,7 @@ async fn main() -> anyhow::Result<ExitCode> {
             print(&skip(&config, &wanted).await?, wanted.json)?;
         }
         Command::Refill(wanted) => {
-            let config = command()?;
-            let refilled = refill(&config, &wanted).await?;
-            print(&refilled, wanted.json)?;
-            if !refilled.holds() {
-                return Ok(ExitCode::FAILURE);
-            }
+            return refill_all(&command()?, &wanted).await;
         }
         Command::Import(wanted) => {
             let config = command()?;
@@ -304,6 +299,23 @@ fn print(report: &(impl Serialize + Display), json: bool) -> anyhow::Result<()> 
         println!("{report}");
     }
     Ok(())
+}
+
+/// Fills holes; the exit code says whether none are left.
+async fn refill_all(config: &Config, wanted: &Refill) -> anyhow::Result<ExitCode> {
+    let mut printed = Ok(());
+    let each = |of_one: &Refilled| {
+        if printed.is_ok() {
+            printed = print(of_one, wanted.json);
+        }
+    };
+    let refilled = refill(config, wanted, each).await?;
+    printed?;
+    Ok(if refilled.iter().all(Refilled::holds) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// Prints one of many: a JSON document per line, or a line.

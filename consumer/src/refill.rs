@@ -27,20 +27,20 @@ use crate::writer::Writer;
 /// What to fill.
 #[derive(Debug, Clone, Args)]
 pub struct Refill {
-    /// The partition with the holes.
+    /// The partition with the holes; without it each partition, one after the other.
     #[arg(long)]
-    pub partition: u32,
-    /// Begin below the lowest stored offset, here: for rows that are missing at the beginning,
-    /// which `verify` cannot see.
-    #[arg(long, value_name = "OFFSET")]
+    pub partition: Option<u32>,
+    /// Begin here, if that is below the lowest offset that is stored or that Kafka still has: for
+    /// rows that are missing at the beginning, which `verify` cannot see.
+    #[arg(long, value_name = "OFFSET", requires = "partition")]
     pub from: Option<u64>,
     /// End before this offset instead of at the settled one.
-    #[arg(long, value_name = "OFFSET")]
+    #[arg(long, value_name = "OFFSET", requires = "partition")]
     pub to: Option<u64>,
     /// Do it; without this the command only says what it would do.
     #[arg(long)]
     pub yes: bool,
-    /// Print one JSON document instead of lines.
+    /// Print one JSON document for each partition instead of lines.
     #[arg(long)]
     pub json: bool,
 }
@@ -133,15 +133,49 @@ impl fmt::Display for Refilled {
     }
 }
 
-/// Fills what is missing below the settled offset, or says what it would fill.
-pub async fn refill(config: &Config, refill: &Refill) -> Result<Refilled, WayOutError> {
+/// Fills what is missing below the settled offsets, or says what it would fill. `each` is told what
+/// became of a partition as soon as it is known.
+pub async fn refill(
+    config: &Config,
+    refill: &Refill,
+    mut each: impl FnMut(&Refilled),
+) -> Result<Vec<Refilled>, WayOutError> {
     let writer = Writer::new(&config.clickhouse, config.batch.in_flight);
     let topic = Topic::new(config, writer.client().clone());
-    let id = known(&topic, refill.partition).await?;
-    let bounds = topic.bounds(id.partition).await?;
+    let partitions = match refill.partition {
+        Some(only) => only..only.saturating_add(1),
+        None => 0..topic.partitions().await?,
+    };
+    let mut refilled = Vec::new();
+    for partition in partitions {
+        let of_one = refill_one((config, &topic, &writer), refill, partition).await?;
+        each(&of_one);
+        refilled.push(of_one);
+    }
+    Ok(refilled)
+}
+
+async fn refill_one(
+    (config, topic, writer): (&Config, &Topic, &Writer),
+    refill: &Refill,
+    partition: u32,
+) -> Result<Refilled, WayOutError> {
+    let id = known(topic, partition).await?;
+    // What lies before a life begins is stored under the one before.
+    let begin = topic
+        .registered()
+        .await?
+        .map_or(0, |life| life.begin(partition));
+    let bounds = topic.bounds(partition).await?;
     let settled = writer.settled(id).await?.unwrap_or(0);
-    let lowest = lowest(&writer, id).await?.unwrap_or(bounds.start);
-    let from = refill.from.map_or(lowest, |from| from.min(lowest));
+    let lowest = lowest(writer, id)
+        .await?
+        .unwrap_or(bounds.start)
+        .min(bounds.start);
+    let from = refill
+        .from
+        .map_or(lowest, |from| from.min(lowest))
+        .max(begin);
     let to = refill.to.map_or(settled, |to| to.min(settled));
     let mut refilled = Refilled {
         incarnation: id.incarnation,
@@ -159,15 +193,15 @@ pub async fn refill(config: &Config, refill: &Refill) -> Result<Refilled, WayOut
     let Some(range) = OffsetRange::until(from, to) else {
         return Ok(refilled);
     };
-    let all = holes::missing(&writer, id, range).await?;
+    let all = holes::missing(writer, id, range).await?;
     let (mut gone, mut missing) = holes::split(&all, bounds.start);
     if refill.yes && !missing.is_empty() {
-        let mut alone = Alone::join(config, &topic, &writer, id).await?;
+        let mut alone = Alone::join(config, topic, writer, id).await?;
         // Something that was under way may have landed since, and something expired.
         let bounds = alone.bounds().await?;
-        let all = holes::missing(&writer, id, range).await?;
+        let all = holes::missing(writer, id, range).await?;
         (gone, missing) = holes::split(&all, bounds.start);
-        refilled.stored = fill(config, (&topic, &writer, &mut alone), id, &missing).await?;
+        refilled.stored = fill(config, (topic, writer, &mut alone), id, &missing).await?;
         alone.done(settled).await?;
         refilled.done = true;
         tracing::warn!(
@@ -177,7 +211,7 @@ pub async fn refill(config: &Config, refill: &Refill) -> Result<Refilled, WayOut
             "`audit-consumer refill` put rows back that were missing"
         );
     } else {
-        refilled.in_use_by = in_use(config, &topic).await?;
+        refilled.in_use_by = in_use(config, topic).await?;
     }
     refilled.missing = holes::count(&missing);
     refilled.missing_ranges = holes::pairs(&missing);

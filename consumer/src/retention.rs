@@ -142,7 +142,12 @@ pub enum RetentionError {
     #[error(
         "{left} rows of {table} of {month} are still there ({}); system.mutations says more; run it \
          again",
-        if .reason.is_empty() { "the delete was taken back" } else { reason }
+        if .reason.is_empty() {
+            "the delete was taken back, or passed over parts of a restored backup that were not \
+             attached anew"
+        } else {
+            reason
+        }
     )]
     NotDeleted {
         /// The table.

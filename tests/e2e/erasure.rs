@@ -152,7 +152,7 @@ const LETTERS: &str = "SELECT source_partition, source_offset, kind, reason, rec
     record_value FROM audit_dead_letters ORDER BY ALL";
 
 /// Erases a user, or plans to.
-async fn erase(world: &Arc<World>, user: &str, more: &[&str]) -> anyhow::Result<Value> {
+pub(crate) async fn erase(world: &Arc<World>, user: &str, more: &[&str]) -> anyhow::Result<Value> {
     let mut arguments = vec!["erase", "--project", "acme", "--user", user, "--json"];
     arguments.extend(["--reason", "asked for by letter; Ana"]);
     arguments.extend(more);

@@ -1,4 +1,4 @@
-//! A leader that dies, and a commit that comes late.
+//! A leader that dies, a broker that is replaced, and a commit that comes late.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use audit_tests::kafka_proxy::KafkaProxy;
-use audit_tests::process::wait_until;
+use audit_tests::process::{address, wait_until};
 use audit_tests::server::{Server, free_port};
 use audit_tests::world::World;
 
@@ -37,6 +37,20 @@ async fn cluster(world: &World) -> anyhow::Result<Vec<Server>> {
     world.set("AUDIT_CONSUMER_TOPIC__REPLICATION", "3");
     world.set("AUDIT_CONSUMER_TOPIC__MIN_INSYNC_REPLICAS", "2");
     Ok(brokers)
+}
+
+/// The partitions of all topics of which a broker has no copy that is up to date, as
+/// `kafka-topics --describe --under-replicated-partitions` names them.
+fn under_replicated(world: &World) -> anyhow::Result<Vec<String>> {
+    let tool: BaseConsumer = world.kafka().create()?;
+    let metadata = tool.fetch_metadata(None, Duration::from_secs(20))?;
+    let mut behind = Vec::new();
+    for topic in metadata.topics() {
+        let partitions = topic.partitions().iter();
+        let short = partitions.filter(|partition| partition.isr().len() < 3);
+        behind.extend(short.map(|partition| format!("{}-{}", topic.name(), partition.id())));
+    }
+    Ok(behind)
 }
 
 /// How many copies of a record the topic asks for before it is acknowledged.
@@ -80,6 +94,50 @@ pub(crate) async fn the_leader_of_a_partition_killed_among_three_brokers_stops_n
         ensure!(leader(&world)? - 1 != killed);
         brokers[killed].run().await?;
     }
+    world.ends_with(&ids).await
+}
+
+pub(crate) async fn a_broker_replaced_by_an_empty_one_loses_and_doubles_nothing(
+    world: Arc<World>,
+) -> anyhow::Result<()> {
+    let mut brokers = cluster(&world).await?;
+    world.migrate()?;
+    let consumer = world.consumer().await?;
+    let metrics = consumer.says("the admin port", address("admin port is open"));
+    let metrics = format!("http://{}/metrics", metrics.await?);
+    let mut ids = world.publish(500).await?;
+
+    // The leader of a partition goes with its disk, while events flow.
+    let lost = leader(&world)? - 1;
+    let (published, killed) = tokio::join!(world.publish(500), brokers[lost].kill());
+    killed?;
+    ids.extend(published?);
+    world.holds_exactly(&ids).await?;
+    ensure!(!under_replicated(&world)?.is_empty());
+    // Nothing of ours tells: two copies are enough to go on.
+    let told = world.http().get(metrics).send().await?.text().await?;
+    for quiet in [
+        "audit_consumer_server_up{server=\"kafka\"} 1",
+        "audit_consumer_partition_stopped{partition=\"0\"} 0",
+    ] {
+        ensure!(told.contains(quiet), "{told}");
+    }
+    std::fs::remove_dir_all(brokers[lost].data())?;
+
+    let (published, replaced) = tokio::join!(world.publish(500), brokers[lost].run());
+    replaced?;
+    ids.extend(published?);
+    wait_until("every copy to be up to date", async || {
+        Ok(under_replicated(&world)?.is_empty().then_some(()))
+    })
+    .await?;
+
+    // Now another may go: what only it and the lost one had acknowledged is on the new one.
+    let other = leader(&world)? - 1;
+    let other = if other == lost { (lost + 1) % 3 } else { other };
+    let (published, killed) = tokio::join!(world.publish(500), brokers[other].kill());
+    killed?;
+    ids.extend(published?);
     world.ends_with(&ids).await
 }
 

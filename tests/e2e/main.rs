@@ -12,6 +12,7 @@
 
 mod alerts;
 mod back_pressure;
+mod backup;
 mod bad_input;
 mod better_auth;
 mod clickhouse_answers;
@@ -114,6 +115,9 @@ fn trials(stack: &Arc<Option<Stack>>) -> Vec<Trial> {
         ways_out::rows_taken_away_are_put_back_once,
         ways_out::a_replayed_dead_letter_is_one_row_however_often,
         ways_out::an_unchanged_topic_begins_no_new_life,
+        backup::a_restored_backup_holds_every_event_after_refill,
+        backup::tables_backed_up_at_different_moments_are_made_whole,
+        backup::tables_that_are_lost_come_back_from_kafka,
         imports::an_exported_log_comes_back_as_it_was_and_once,
         imports::an_import_that_was_killed_or_stopped_is_run_again_and_stores_every_event_once,
         imports::an_event_that_kafka_does_not_take_stops_an_import_at_its_line,
@@ -141,6 +145,7 @@ fn trials(stack: &Arc<Option<Stack>>) -> Vec<Trial> {
         clocks::a_clock_of_the_consumer_that_jumps_loses_and_doubles_nothing,
         containers::the_images_do_their_work_as_compose_starts_them,
         kafka_faults::the_leader_of_a_partition_killed_among_three_brokers_stops_nothing,
+        kafka_faults::a_broker_replaced_by_an_empty_one_loses_and_doubles_nothing,
         kafka_security::events_travel_over_tls_under_every_kind_of_login,
         kafka_security::what_keeps_a_producer_from_kafka_is_named,
         kafka_security::a_wrong_password_is_said_once_and_events_wait_in_the_spool,

@@ -17,10 +17,10 @@ const README: &str = include_str!("../../README.md");
 /// Events before the first recipe, each of another user; of three pages.
 const EVENTS: usize = 250;
 
-/// The blocks for the shell under a heading of the second order: each with the heading of the third
-/// order it stands under.
-fn blocks(heading: &str) -> Vec<(&'static str, String)> {
-    let sections = README.split("\n## ");
+/// The blocks for the shell in `text` under a heading of the second order: each with the heading of
+/// the third order it stands under.
+pub(crate) fn blocks(text: &'static str, heading: &str) -> Vec<(&'static str, String)> {
+    let sections = text.split("\n## ");
     let section = sections
         .filter_map(|section| section.split_once('\n'))
         .find(|(title, _)| *title == heading);
@@ -130,7 +130,7 @@ pub(crate) async fn every_line_of_the_readme_about_reading_works(
     total_is(&world, &api.url, &kitchen.key, EVENTS as u64 + 1).await?;
 
     let mut tried = Vec::new();
-    for (heading, block) in blocks("Reading") {
+    for (heading, block) in blocks(README, "Reading") {
         match (heading, tried.iter().filter(|h| **h == heading).count()) {
             ("A page", 0) => {
                 let pages = kitchen.lines(&block)?;

@@ -23,7 +23,7 @@ async fn age(world: &World, table: &str, days: u32, rows: &str) -> anyhow::Resul
     world.sql(&left).await.map(drop)
 }
 
-fn json(world: &World, arguments: &[&str]) -> anyhow::Result<Value> {
+pub(crate) fn json(world: &World, arguments: &[&str]) -> anyhow::Result<Value> {
     Ok(serde_json::from_str(
         &world.run("audit-consumer", arguments)?,
     )?)

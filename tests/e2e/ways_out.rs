@@ -57,7 +57,7 @@ pub(crate) async fn stop(world: &World, consumer: &mut Process) -> anyhow::Resul
 }
 
 /// Makes the records of partition 0 below `offset` expire.
-async fn expire(world: &World, offset: i64) -> anyhow::Result<()> {
+pub(crate) async fn expire(world: &World, offset: i64) -> anyhow::Result<()> {
     let admin: AdminClient<DefaultClientContext> = world.kafka().create()?;
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(&world.topic, 0, Offset::Offset(offset))?;
@@ -452,6 +452,10 @@ pub(crate) async fn an_unchanged_topic_begins_no_new_life(world: Arc<World>) -> 
     );
     world.run("audit-consumer", &begin)?;
     ensure!(world.sql(lives).await? == "2");
+    // What lies before it is stored, though none of its own rows are.
+    let fill = ["refill", "--partition", "0", "--from", "0", "--yes"];
+    let nothing = world.run("audit-consumer", &fill)?;
+    ensure!(nothing.contains("nothing to fill"), "{nothing}");
     let _consumer = world.consumer().await?;
     ids.extend(world.publish(100).await?);
     world.holds_exactly(&ids).await
