@@ -95,6 +95,7 @@ macro_rules! trials {
     };
 }
 
+#[expect(clippy::too_many_lines, reason = "a line for each test")]
 fn trials(stack: &Arc<Option<Stack>>) -> Vec<Trial> {
     trials![
         stack,
