@@ -30,7 +30,7 @@ use crate::reading::total_is;
 
 /// How often the balancer asks who is ready, and how long the APIs leave it to notice.
 const LOOK: Duration = Duration::from_millis(200);
-const STAY_OPEN: &str = "3s";
+const STAY_OPEN: &str = "5s";
 
 /// How many clients write, and how many read, and how soon one sends its next request.
 const WRITERS: usize = 3;
