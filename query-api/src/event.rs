@@ -130,11 +130,21 @@ impl<'a> AuditLog<'a> {
     }
 }
 
-/// A value as JSON on one line. Event data is given as it was sent, line breaks between its parts
-/// too. A line break is never part of a text, where JSON has it as an escape: so a space says the
-/// same.
-pub(crate) fn one_line(value: &impl Serialize) -> Result<String, serde_json::Error> {
-    Ok(serde_json::to_string(value)?.replace(['\n', '\r'], " "))
+/// Writes a value as JSON on one line behind `bytes`. Event data is given as it was sent, line breaks
+/// between its parts too. A line break is never part of a text, where JSON has it as an escape: so a
+/// space says the same.
+pub(crate) fn write_on_one_line(
+    bytes: &mut Vec<u8>,
+    value: &impl Serialize,
+) -> Result<(), serde_json::Error> {
+    let begin = bytes.len();
+    serde_json::to_writer(&mut *bytes, value)?;
+    for byte in bytes.iter_mut().skip(begin) {
+        if matches!(byte, b'\n' | b'\r') {
+            *byte = b' ';
+        }
+    }
+    Ok(())
 }
 
 /// A text, unless it is empty.

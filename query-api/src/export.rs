@@ -2,7 +2,8 @@
 //!
 //! The file is made while it is sent, chunk by chunk, each found by the place of the event before
 //! it. So memory does not grow with the file, no query lasts long, and between two chunks others
-//! have their turn. A client that reads slowly is what the next chunk waits for.
+//! have their turn. While a chunk is written the next one is read, and no more: a client that reads
+//! slowly is what the one after waits for.
 //!
 //! A whole file says so at its end; where reading fails, the connection is broken. A file that
 //! was cut goes on with `asOf` of its head and `after`, the position of the last whole event in it.
@@ -29,7 +30,7 @@ use crate::cursor::{FrozenSet, Place};
 use crate::event::rfc3339;
 use crate::filter::{Filter, Order};
 use crate::query_string::QueryString;
-use crate::reader::{Slice, Start};
+use crate::reader::{Chunk, Slice, Start};
 use crate::{QueryApi, metrics};
 use format::Encoder;
 pub(crate) use format::Format;
@@ -42,7 +43,7 @@ const PARAMETERS: [&str; 4] = ["format", "order", "asOf", "after"];
 const AS_OF: HeaderName = HeaderName::from_static("audit-as-of");
 
 /// Most events of a chunk, and most bytes of their texts, but for the last event.
-const CHUNK_ROWS: u64 = 5_000;
+const CHUNK_ROWS: u64 = 4_000;
 const CHUNK_BYTES: u64 = 8 << 20;
 
 /// `GET /v1/audit-logs/export`
@@ -97,12 +98,15 @@ pub(crate) async fn export_audit_logs(
     let encoder = Encoder::new(format, part).map_err(ApiError::internal)?;
     api.recorder().record(&caller, read);
     let export = Export {
-        api,
-        filter,
-        set,
+        reading: Reading {
+            api,
+            filter,
+            set,
+            behind,
+        },
+        ahead: None,
         as_of,
         encoder,
-        behind,
         events,
         _place: place,
     };
@@ -154,14 +158,12 @@ fn head(
 
 /// A file that is being sent.
 struct Export {
-    api: QueryApi,
-    filter: Filter,
-    set: FrozenSet,
+    reading: Reading,
+    /// What was read while the chunk before was written.
+    ahead: Option<Result<Read, ApiError>>,
     as_of: String,
     encoder: Encoder,
-    /// The last event that was read.
-    behind: Option<Place>,
-    /// How many there were up to it.
+    /// How many events there are up to the last one that was written.
     events: u64,
     _place: OwnedSemaphorePermit,
 }
@@ -173,7 +175,7 @@ impl Export {
             let Some(export) = export else {
                 return Ok(None);
             };
-            let closing = export.api.closing().clone();
+            let closing = export.reading.api.closing().clone();
             tokio::select! {
                 () = closing.cancelled() => {
                     tracing::info!("a file was cut: this service stops");
@@ -193,25 +195,13 @@ impl Export {
     /// The next bytes, and what is left of the file behind them.
     async fn next(mut self) -> Result<(Bytes, Option<Self>), ApiError> {
         loop {
-            let start = match &self.behind {
-                None => Start::Top(0),
-                Some(place) => Start::Behind(place),
+            let Read {
+                chunk,
+                removed_before,
+            } = match self.ahead.take() {
+                Some(ahead) => ahead?,
+                None => self.reading.next().await?,
             };
-            let slice = Slice {
-                start,
-                limit: CHUNK_ROWS,
-            };
-            let turn = self.api.reader().turn().await?;
-            let chunk = turn
-                .chunk(&self.filter, &self.set, slice, CHUNK_BYTES)
-                .await?;
-            let removed_before = if chunk.more {
-                None
-            } else {
-                turn.removed_before(self.filter.reach()).await?
-            };
-            drop(turn);
-            self.behind = chunk.rows.last().map(Place::of).or(self.behind);
             let rows = u64::try_from(chunk.rows.len()).unwrap_or(u64::MAX);
             self.events = self.events.saturating_add(rows);
             metrics::exported(rows);
@@ -232,8 +222,17 @@ impl Export {
                 bytes.extend(encoder.end(&whole)?);
                 Ok::<_, format::EncodeError>((bytes, None))
             });
+            let reading = &mut self.reading;
+            let ahead = async {
+                if more {
+                    Some(reading.next().await)
+                } else {
+                    None
+                }
+            };
+            let (work, ahead) = tokio::join!(work, ahead);
+            self.ahead = ahead;
             let (bytes, encoder) = work
-                .await
                 .map_err(ApiError::internal)?
                 .map_err(ApiError::internal)?;
             let bytes = Bytes::from(bytes);
@@ -246,5 +245,50 @@ impl Export {
                 return Ok((bytes, Some(self)));
             }
         }
+    }
+}
+
+/// Where the events of a file come from.
+struct Reading {
+    api: QueryApi,
+    filter: Filter,
+    set: FrozenSet,
+    /// The last event that was read.
+    behind: Option<Place>,
+}
+
+/// A chunk, and with the last one before which time events may be lacking.
+struct Read {
+    chunk: Chunk,
+    removed_before: Option<Millis>,
+}
+
+impl Reading {
+    async fn next(&mut self) -> Result<Read, ApiError> {
+        let start = match &self.behind {
+            None => Start::Top(0),
+            Some(place) => Start::Behind(place),
+        };
+        let slice = Slice {
+            start,
+            limit: CHUNK_ROWS,
+        };
+        let turn = self.api.reader().turn().await?;
+        let chunk = turn
+            .chunk(&self.filter, &self.set, slice, CHUNK_BYTES)
+            .await?;
+        let removed_before = if chunk.more {
+            None
+        } else {
+            turn.removed_before(self.filter.reach()).await?
+        };
+        drop(turn);
+        if let Some(last) = chunk.rows.last() {
+            self.behind = Some(Place::of(last));
+        }
+        Ok(Read {
+            chunk,
+            removed_before,
+        })
     }
 }

@@ -37,7 +37,7 @@ use crate::metrics;
 pub(crate) use counts::{By, Counts, Histogram};
 use fairness::{KeyTurn, KeyTurns};
 use frozen::IN_FROZEN_SET;
-pub(crate) use page::{Page, Slice, Start, Took};
+pub(crate) use page::{Chunk, Page, Slice, Start, Took};
 use refusal::refusal;
 pub(crate) use total::Total;
 

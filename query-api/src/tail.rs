@@ -26,7 +26,7 @@ use tokio::time::Instant;
 
 use crate::caller::Caller;
 use crate::cursor::FrozenSet;
-use crate::event::{AuditLog, one_line};
+use crate::event::{AuditLog, write_on_one_line};
 use crate::filter::Filter;
 use crate::query_string::QueryString;
 use crate::{QueryApi, metrics};
@@ -181,7 +181,9 @@ impl Tail {
             self.seen.clone_from(&self.looked);
         }
         // Only maps with keys that are no texts fail, and there are none.
-        let data = one_line(&AuditLog::of(row)).unwrap_or_default();
+        let mut data = Vec::new();
+        write_on_one_line(&mut data, &AuditLog::of(row)).ok();
+        let data = String::from_utf8_lossy(&data);
         Event::default().id(self.id()).data(data)
     }
 

@@ -6,7 +6,7 @@ use audit_schema::row::EventRow;
 use serde::Serialize;
 
 use super::whole::Whole;
-use crate::event::{AuditLog, one_line};
+use crate::event::{AuditLog, write_on_one_line};
 
 #[derive(Serialize)]
 struct End<'a> {
@@ -43,7 +43,7 @@ pub(super) fn end(whole: &Whole) -> Result<Vec<u8>, serde_json::Error> {
 }
 
 fn write_line(bytes: &mut Vec<u8>, value: &impl Serialize) -> Result<(), serde_json::Error> {
-    bytes.extend(one_line(value)?.as_bytes());
+    write_on_one_line(bytes, value)?;
     bytes.push(b'\n');
     Ok(())
 }
