@@ -13,7 +13,7 @@ use audit_consumer::dead_letters::{self, List};
 use audit_consumer::erase::{Erase, erase};
 use audit_consumer::import::{self, Import, ImportError, import};
 use audit_consumer::migrate::{Migrate, migrate};
-use audit_consumer::refill::{Refill, Refilled, refill};
+use audit_consumer::refill::{Refill, refill};
 use audit_consumer::repair::Repaired;
 use audit_consumer::replay::{Replay, replay};
 use audit_consumer::retention::{self, retention};
@@ -230,7 +230,12 @@ async fn main() -> anyhow::Result<ExitCode> {
             print(&skip(&config, &wanted).await?, wanted.json)?;
         }
         Command::Refill(wanted) => {
-            return refill_all(&command()?, &wanted).await;
+            let (config, mut told) = (command()?, Told::default());
+            refill(&config, &wanted, |partition| {
+                told.one(partition.holds(), || print(partition, wanted.json));
+            })
+            .await?;
+            return told.exit_code();
         }
         Command::Import(wanted) => {
             let config = command()?;
@@ -272,23 +277,42 @@ async fn main() -> anyhow::Result<ExitCode> {
         Command::DeadLetters(DeadLetters::Replay(wanted)) => {
             let config = command()?;
             let repaired = wanted.repaired.as_deref().map(read_repaired).transpose()?;
-            let (mut printed, mut all_well) = (Ok(()), true);
+            let mut told = Told::default();
             replay(&config, &wanted, repaired, |letter| {
-                all_well &= letter.is_well();
-                if printed.is_ok() {
-                    printed = print_line(letter, wanted.json);
-                }
+                told.one(letter.is_well(), || Ok(print_line(letter, wanted.json)?));
             })
             .await?;
-            printed?;
-            if !all_well {
-                return Ok(ExitCode::FAILURE);
-            }
+            return told.exit_code();
         }
         Command::Healthcheck => audit_service::admin::healthcheck(&load()?.admin).await?,
         Command::Config => print!("{DEFAULTS}"),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What was said of things that are done one after the other: all are, even if nobody can read it.
+#[derive(Default)]
+struct Told {
+    unprinted: Option<anyhow::Error>,
+    ill: bool,
+}
+
+impl Told {
+    fn one(&mut self, well: bool, print: impl FnOnce() -> anyhow::Result<()>) {
+        self.ill |= !well;
+        if self.unprinted.is_none() {
+            self.unprinted = print().err();
+        }
+    }
+
+    /// A failure if one of them is not well.
+    fn exit_code(self) -> anyhow::Result<ExitCode> {
+        match self.unprinted {
+            Some(error) => Err(error),
+            None if self.ill => Ok(ExitCode::FAILURE),
+            None => Ok(ExitCode::SUCCESS),
+        }
+    }
 }
 
 /// Prints what was done: one JSON document, or lines.
@@ -299,23 +323,6 @@ fn print(report: &(impl Serialize + Display), json: bool) -> anyhow::Result<()> 
         println!("{report}");
     }
     Ok(())
-}
-
-/// Fills holes; the exit code says whether none are left.
-async fn refill_all(config: &Config, wanted: &Refill) -> anyhow::Result<ExitCode> {
-    let mut printed = Ok(());
-    let each = |of_one: &Refilled| {
-        if printed.is_ok() {
-            printed = print(of_one, wanted.json);
-        }
-    };
-    let refilled = refill(config, wanted, each).await?;
-    printed?;
-    Ok(if refilled.iter().all(Refilled::holds) {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
 }
 
 /// Prints one of many: a JSON document per line, or a line.

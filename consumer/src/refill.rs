@@ -139,33 +139,28 @@ pub async fn refill(
     config: &Config,
     refill: &Refill,
     mut each: impl FnMut(&Refilled),
-) -> Result<Vec<Refilled>, WayOutError> {
+) -> Result<(), WayOutError> {
     let writer = Writer::new(&config.clickhouse, config.batch.in_flight);
     let topic = Topic::new(config, writer.client().clone());
     let partitions = match refill.partition {
         Some(only) => only..only.saturating_add(1),
         None => 0..topic.partitions().await?,
     };
-    let mut refilled = Vec::new();
+    let life = topic.registered().await?;
     for partition in partitions {
-        let of_one = refill_one((config, &topic, &writer), refill, partition).await?;
-        each(&of_one);
-        refilled.push(of_one);
+        // What lies before a life begins is stored under the one before.
+        let begin = life.as_ref().map_or(0, |life| life.begin(partition));
+        each(&refill_one((config, &topic, &writer), refill, (partition, begin)).await?);
     }
-    Ok(refilled)
+    Ok(())
 }
 
 async fn refill_one(
     (config, topic, writer): (&Config, &Topic, &Writer),
     refill: &Refill,
-    partition: u32,
+    (partition, begin): (u32, u64),
 ) -> Result<Refilled, WayOutError> {
     let id = known(topic, partition).await?;
-    // What lies before a life begins is stored under the one before.
-    let begin = topic
-        .registered()
-        .await?
-        .map_or(0, |life| life.begin(partition));
     let bounds = topic.bounds(partition).await?;
     let settled = writer.settled(id).await?.unwrap_or(0);
     let lowest = lowest(writer, id)

@@ -46,7 +46,8 @@ pub enum RunError {
     },
 }
 
-/// Serves until `shutdown`, and for `http.stay_open` after it; then finishes the requests under way and waits for their events.
+/// Serves until `shutdown`, and for `http.stay_open` after it; then finishes the requests under way
+/// and waits for their events.
 pub async fn run(
     config: Config,
     metrics: PrometheusHandle,

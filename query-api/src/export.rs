@@ -282,7 +282,6 @@ impl Reading {
         } else {
             turn.removed_before(self.filter.reach()).await?
         };
-        drop(turn);
         if let Some(last) = chunk.rows.last() {
             self.behind = Some(Place::of(last));
         }

@@ -112,7 +112,6 @@ impl ApiKeys {
     /// Reads the keys of `path`.
     pub fn open(path: &Path) -> Result<Self, KeysError> {
         let entries = Reread::open(&[path], || read(path))?;
-        metrics::api_keys_stale(false);
         Ok(Self {
             path: path.into(),
             entries: Arc::new(entries),
@@ -147,10 +146,8 @@ impl ApiKeys {
     /// error once, and the keys stay as they are.
     pub fn refresh(&self) -> Result<bool, KeysError> {
         let refreshed = self.entries.refresh(&[&self.path], || read(&self.path));
-        match refreshed {
-            Ok(true) => metrics::api_keys_stale(false),
-            Ok(false) => {}
-            Err(_) => metrics::api_keys_stale(true),
+        if refreshed.is_err() {
+            metrics::api_keys_stale(true);
         }
         refreshed
     }
@@ -171,7 +168,9 @@ impl ApiKeys {
 }
 
 fn read(path: &Path) -> Result<Vec<Entry>, KeysError> {
-    Ok(KeyFile::read(path)?.keys)
+    let keys = KeyFile::read(path)?.keys;
+    metrics::api_keys_stale(false);
+    Ok(keys)
 }
 
 /// What a key is made for.

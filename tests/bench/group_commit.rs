@@ -1,16 +1,18 @@
 //! What small inserts cost at a low rate: how many parts there are at most, and how much of the
 //! processors merges take, over an hour at 100 events a second.
 //!
-//! Time is simulated. Which batches such an hour has follows from the consumer's defaults: a batch
-//! is written 150 ms after its first event; and watermarks at most every 100 ms. They are inserted one
-//! after the other as fast as the engine takes them, so merges have less time than they would have:
-//! the most parts at a time are more than there would be, the work of the merges is about the same.
+//! Time is simulated. Which batches such an hour has follows from the consumer's defaults: how long
+//! after its first event a batch is written, and how often watermarks are at most. They are inserted
+//! one after the other as fast as the engine takes them, so merges have less time than they would
+//! have: the most parts at a time are more than there would be, the work of the merges is about the
+//! same.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use audit_schema::row::EVENTS;
+use audit_tests::defaults;
 use audit_tests::world::World;
 use serde_json::json;
 
@@ -27,8 +29,23 @@ const EVENT_EVERY: u64 = 10;
 const PARTITIONS: usize = 6;
 
 /// `batch.interval` and `settle.interval` of the consumer, in milliseconds.
-const BATCH_AFTER: u64 = 150;
-const SETTLE_AFTER: u64 = 100;
+struct Intervals {
+    batch: u64,
+    settle: u64,
+}
+
+impl Intervals {
+    fn of_consumer() -> anyhow::Result<Self> {
+        let of = |section| {
+            let interval = defaults::duration("consumer", section, "interval")?;
+            anyhow::Ok(u64::try_from(interval.as_millis())?)
+        };
+        Ok(Self {
+            batch: of("batch")?,
+            settle: of("settle")?,
+        })
+    }
+}
 
 /// How many inserts there are between two looks at the parts.
 const LOOK_EVERY: usize = 50;
@@ -57,7 +74,8 @@ pub(crate) const FIGURES: &[&str] = &[
 /// Inserts the batches of the simulated time.
 pub(crate) async fn measure(sizes: &Sizes, logs: &Path) -> anyhow::Result<Report> {
     let mut stage = Stage::engine(logs).await?;
-    let inserts = inserts(sizes.simulated);
+    let intervals = Intervals::of_consumer()?;
+    let inserts = inserts(sizes.simulated, &intervals);
     let events = inserts.iter().filter_map(|insert| match insert {
         Insert::Events(_, events) => Some(*events),
         Insert::Watermarks => None,
@@ -67,7 +85,7 @@ pub(crate) async fn measure(sizes: &Sizes, logs: &Path) -> anyhow::Result<Report
         "runs": "one, which is long",
         "simulated": format!("{:?} at 100 events/s over {PARTITIONS} partitions", sizes.simulated),
         "inserts": format!("{batches} batches with {events} events, the consumer's defaults; watermarks \
-                            every {SETTLE_AFTER} ms"),
+                            every {} ms", intervals.settle),
         "pace": "one after the other, as fast as the engine takes them",
         "merges": "CPU of the engine's threads that merge",
     }));
@@ -97,7 +115,7 @@ pub(crate) async fn measure(sizes: &Sizes, logs: &Path) -> anyhow::Result<Report
 }
 
 /// Which inserts a time has, in their order.
-fn inserts(time: Duration) -> Vec<Insert> {
+fn inserts(time: Duration, intervals: &Intervals) -> Vec<Insert> {
     // Of each partition: when the batch that waits is due, and its events.
     let mut waiting = [(0_u64, 0_u64); PARTITIONS];
     let (mut inserts, mut settled, mut unsettled) = (Vec::new(), 0, false);
@@ -110,7 +128,7 @@ fn inserts(time: Duration) -> Vec<Insert> {
                 unsettled = true;
             }
         }
-        if unsettled && now >= settled + SETTLE_AFTER {
+        if unsettled && now >= settled + intervals.settle {
             inserts.push(Insert::Watermarks);
             (settled, unsettled) = (now, false);
         }
@@ -118,7 +136,7 @@ fn inserts(time: Duration) -> Vec<Insert> {
         let key = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         let batch = &mut waiting[usize::try_from(key).unwrap_or_default() % PARTITIONS];
         if batch.1 == 0 {
-            batch.0 = now + BATCH_AFTER;
+            batch.0 = now + intervals.batch;
         }
         batch.1 += 1;
     }

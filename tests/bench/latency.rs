@@ -12,6 +12,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use audit_tests::defaults;
 use audit_tests::world::{Key, World};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
@@ -28,9 +29,6 @@ const RATES: [u64; 3] = [100, 1_000, 10_000];
 /// What is waited between two looks. Looking without a pause would keep a core busy, and make what is
 /// measured slower.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
-
-/// The peer writes as often as our consumer does.
-const PEER_FLUSH: Duration = Duration::from_millis(150);
 
 /// How long an event may take.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -107,7 +105,9 @@ pub(crate) async fn measure(sizes: &Sizes, logs: &Path) -> anyhow::Result<Report
     let api = ours.query_api().await?;
     let theirs = stage.world("latency_peer")?;
     theirs.migrate()?;
-    let peer = Peer::start(&theirs, "peer", PEER_FLUSH).await?;
+    // The peer writes as often as our consumer does.
+    let flush = defaults::duration("consumer", "batch", "interval")?;
+    let peer = Peer::start(&theirs, "peer", flush).await?;
     let readers = [
         (
             "API",
@@ -133,7 +133,7 @@ pub(crate) async fn measure(sizes: &Sizes, logs: &Path) -> anyhow::Result<Report
         "clock": "from the call that publishes an event until an answer has it",
         "looked for": format!("an event every 50 ms, again {LOOK_AGAIN:?} after each answer"),
         "API": "GET /v1/audit-logs; consumer and query API as configured by default",
-        "Kafka engine": format!("SQL on the table its view fills; it flushes every {PEER_FLUSH:?}"),
+        "Kafka engine": format!("SQL on the table its view fills; it flushes every {flush:?}"),
         "beside": "broker, engine, services and client share the cores",
     }));
     // What is slow only the first time is not measured.

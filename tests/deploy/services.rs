@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use audit_tests::defaults;
 use audit_tests::image::{Image, Staged};
-use audit_tests::process::root;
 
 /// What a value is that an operator has to fill in.
 pub(crate) const PASSWORD: &str = "0123456789abcdef0123456789abcdef";
@@ -100,22 +100,14 @@ pub(crate) fn prefix(image: &Image) -> String {
     format!("{program}_")
 }
 
-/// A duration among the defaults of a service.
-fn duration(target: &str, section: &str, key: &str) -> Duration {
-    let text = std::fs::read_to_string(root().join(target).join("config.toml")).unwrap();
-    let config: toml::Table = toml::from_str(&text).unwrap();
-    let text = config[section][key].as_str().unwrap();
-    humantime_serde::re::humantime::parse_duration(text).unwrap()
-}
-
 /// How long a service with an API answers new requests after it was asked to stop, by its defaults.
 pub(crate) fn stay_open(target: &str) -> Duration {
-    duration(target, "http", "stay_open")
+    defaults::duration(target, "http", "stay_open").unwrap()
 }
 
 /// How long a service may take to stop, by its defaults.
 pub(crate) fn longest_stop(target: &str) -> Duration {
-    let duration = |section: &str, key: &str| duration(target, section, key);
+    let duration = |section: &str, key: &str| defaults::duration(target, section, key).unwrap();
     match target {
         "ingest" => {
             let under_way = duration("shutdown", "requests") + duration("shutdown", "events");

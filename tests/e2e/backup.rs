@@ -1,7 +1,6 @@
 //! A backup that is restored, and tables that are made again from Kafka alone, by the lines of the
 //! runbook.
 
-use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
@@ -14,7 +13,7 @@ use serde_json::Value;
 
 use crate::deaths::own_engine;
 use crate::erasure::erase;
-use crate::recipes::blocks;
+use crate::recipes::{bash, blocks, printed};
 use crate::retention::json;
 use crate::ways_out::{expire, refused, send, stop};
 
@@ -54,20 +53,14 @@ async fn lose(engine: &mut Server) -> anyhow::Result<()> {
 /// Runs blocks of the runbook to their end, and gives the lines they print.
 async fn runbook(world: &World, block: &str, backup: &str) -> anyhow::Result<Vec<String>> {
     let consumer = program("audit-consumer")?;
-    let programs = consumer.parent().context("its folder")?;
-    let mut bash = Command::new("bash");
-    let programs = programs.display();
-    let preamble = format!("set -euo pipefail\nPATH={programs}:$PATH");
-    bash.args(["-c", &format!("{preamble}\n{block}")])
-        .envs(world.settings())
+    let programs = consumer.parent().context("its folder")?.display();
+    let block = format!("PATH={programs}:$PATH\n{block}");
+    let mut bash = bash(&block);
+    bash.envs(world.settings())
         .env("CLICKHOUSE", world.clickhouse())
         .env("DATABASE", &world.database)
         .env("BACKUP", backup);
-    let output = tokio::task::spawn_blocking(move || bash.output()).await??;
-    let printed = String::from_utf8(output.stdout)?;
-    let complaints = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{block}{printed}{complaints}");
-    Ok(printed.lines().map(str::to_owned).collect())
+    tokio::task::spawn_blocking(move || printed(bash, &block)).await?
 }
 
 /// Waits until so many rows of the project `short` are old enough to go.

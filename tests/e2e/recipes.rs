@@ -39,6 +39,22 @@ pub(crate) fn blocks(text: &'static str, heading: &str) -> Vec<(&'static str, St
     found
 }
 
+/// What runs a block, to its end or to the first line that fails.
+pub(crate) fn bash(block: &str) -> Command {
+    let mut bash = Command::new("bash");
+    bash.args(["-c", &format!("set -euo pipefail\n{block}")]);
+    bash
+}
+
+/// Runs a block to its end, and gives the lines it prints.
+pub(crate) fn printed(mut bash: Command, block: &str) -> anyhow::Result<Vec<String>> {
+    let output = bash.output()?;
+    let printed = String::from_utf8(output.stdout)?;
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{block}{printed}{complaints}");
+    Ok(printed.lines().map(str::to_owned).collect())
+}
+
 /// Where recipes are tried.
 struct Kitchen<'w> {
     world: &'w World,
@@ -49,9 +65,8 @@ struct Kitchen<'w> {
 
 impl Kitchen<'_> {
     fn bash(&self, block: &str) -> Command {
-        let mut bash = Command::new("bash");
-        bash.args(["-c", &format!("set -euo pipefail\n{block}")])
-            .current_dir(&self.folder)
+        let mut bash = bash(block);
+        bash.current_dir(&self.folder)
             .env("URL", &self.url)
             .env("KEY", &self.key.secret);
         bash
@@ -59,13 +74,9 @@ impl Kitchen<'_> {
 
     /// Runs a block to its end and gives the lines it prints, each of which is JSON.
     fn lines(&self, block: &str) -> anyhow::Result<Vec<Value>> {
-        let output = self.bash(block).output()?;
-        let printed = String::from_utf8(output.stdout)?;
-        let complaints = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{block}{printed}{complaints}");
-        printed
-            .lines()
-            .map(|line| serde_json::from_str(line).with_context(|| format!("{block}{line}")))
+        let lines = printed(self.bash(block), block)?.into_iter();
+        lines
+            .map(|line| serde_json::from_str(&line).with_context(|| format!("{block}{line}")))
             .collect()
     }
 

@@ -10,6 +10,7 @@
 pub mod certificates;
 pub mod clock;
 pub mod compose;
+pub mod defaults;
 pub mod fault_proxy;
 pub mod image;
 pub mod kafka_proxy;
