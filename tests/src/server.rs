@@ -1,10 +1,12 @@
 //! Servers that one test has to itself: killed, and started again on the same port and data.
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use crate::process::{Process, ready, wait_until};
 use crate::stack::local;
@@ -145,8 +147,21 @@ impl Server {
     }
 }
 
-/// A port that is free now; nothing else takes it on loopback meanwhile.
+/// Ports below those that Linux gives to outgoing connections (`net.ipv4.ip_local_port_range`): of
+/// those one may be taken before a server, which needs seconds to start, listens on it.
+const PORTS: Range<u32> = 10_000..32_000;
+
+/// A port that nothing listens on, and that this process gives to nobody else.
 pub fn free_port() -> anyhow::Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    Ok(listener.local_addr()?.port())
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    // Processes beside each other begin far from each other.
+    let first = std::process::id().wrapping_mul(1_009);
+    for _ in PORTS {
+        let next = first.wrapping_add(ASKED.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(PORTS.start + next % (PORTS.end - PORTS.start))?;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no port of {PORTS:?} is free")
 }

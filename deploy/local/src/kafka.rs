@@ -6,9 +6,11 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
@@ -281,11 +283,29 @@ fn configure(folder: &Path, port: u16, options: &Options) -> anyhow::Result<Path
     Ok(path)
 }
 
-/// The port asked for, or a free one: Kafka cannot choose, for it must tell clients where it is.
+/// The port asked for, or a free one that is given to nobody else: Kafka cannot choose, for it must tell
+/// clients where it is.
+///
+/// A free one is below those that Linux gives to outgoing connections (`net.ipv4.ip_local_port_range`):
+/// of those one may be taken before Kafka, which needs seconds to start, listens on it.
 pub(crate) fn free_port(port: u16) -> anyhow::Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-        .with_context(|| format!("port {port} is taken"))?;
-    Ok(listener.local_addr()?.port())
+    const FREE: Range<u32> = 10_000..32_000;
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    let bind = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+    if port != 0 {
+        bind(port).with_context(|| format!("port {port} is taken"))?;
+        return Ok(port);
+    }
+    // Processes beside each other begin far from each other.
+    let first = std::process::id().wrapping_mul(1_009);
+    for _ in FREE {
+        let next = first.wrapping_add(ASKED.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(FREE.start + next % (FREE.end - FREE.start))?;
+        if bind(port).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no port of {FREE:?} is free")
 }
 
 /// Waits until the broker answers and is in its own list of brokers.
