@@ -1,9 +1,10 @@
 //! `/v1/audit-logs/export`: everything a filter matches in a frozen set, as a file.
 //!
-//! The file is made while it is sent, chunk by chunk, each found by the place of the event before
-//! it. So memory does not grow with the file, no query lasts long, and between two chunks others
-//! have their turn. While a chunk is written the next one is read, and no more: a client that reads
-//! slowly is what the one after waits for.
+//! The file is made while it is sent: a task reads events, and whoever sends the file writes them when
+//! the client has taken what was before. It reads stretch by stretch, each found by the place of
+//! the event before it. So memory does not grow with the file, no query lasts long, and between two
+//! stretches others have their turn. A client that keeps the task waiting loses its query, and gets a
+//! new one when it comes for more: stretches are short until it keeps up.
 //!
 //! A whole file says so at its end; where reading fails, the connection is broken. A file that
 //! was cut goes on with `asOf` of its head and `after`, the position of the last whole event in it.
@@ -14,8 +15,10 @@ mod ndjson;
 mod parquet;
 mod whole;
 
+use std::time::Duration;
+
 use audit_schema::Position;
-use audit_schema::row::Millis;
+use audit_schema::row::{EventRow, Millis};
 use audit_service::ApiError;
 use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State};
@@ -23,14 +26,14 @@ use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderName, HeaderVa
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, SecondsFormat, Utc};
 use futures_util::{Stream, stream};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio_util::sync::CancellationToken;
 
 use crate::caller::Caller;
 use crate::cursor::{FrozenSet, Place};
 use crate::event::rfc3339;
 use crate::filter::{Filter, Order};
 use crate::query_string::QueryString;
-use crate::reader::{Chunk, Slice, Start};
 use crate::{QueryApi, metrics};
 use format::Encoder;
 pub(crate) use format::Format;
@@ -42,9 +45,13 @@ const PARAMETERS: [&str; 4] = ["format", "order", "asOf", "after"];
 /// The set that a file is of; sealed.
 const AS_OF: HeaderName = HeaderName::from_static("audit-as-of");
 
-/// Most events of a chunk, and most bytes of their texts, but for the last event.
-const CHUNK_ROWS: u64 = 4_000;
-const CHUNK_BYTES: u64 = 8 << 20;
+/// How many events a stretch has at first, and in the end, when it has become twice as long again and
+/// again.
+const SHORTEST: u64 = 2_000;
+const LONGEST: u64 = 64_000;
+
+/// How long a query waits for the client.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// `GET /v1/audit-logs/export`
 pub(crate) async fn export_audit_logs(
@@ -72,7 +79,7 @@ pub(crate) async fn export_audit_logs(
     let now = Millis::from(Utc::now());
     let named = api.frozen_as_of(as_of.as_deref(), filter.reach(), now)?;
     let place = api.streams().export()?;
-    let turn = api.reader().turn().await?;
+    let turn = api.reader().file_turn().await?;
     let set = turn.named_or_now(named).await?;
     let (behind, events) = match after {
         None => (None, 0),
@@ -97,17 +104,20 @@ pub(crate) async fn export_audit_logs(
     let head = head(format, part, &caller, &as_of, set.frozen_at)?;
     let encoder = Encoder::new(format, part).map_err(ApiError::internal)?;
     api.recorder().record(&caller, read);
+    let closing = api.closing().clone();
+    let reading = Reading {
+        api,
+        filter,
+        set,
+        behind,
+        length: SHORTEST,
+    };
     let export = Export {
-        reading: Reading {
-            api,
-            filter,
-            set,
-            behind,
-        },
-        ahead: None,
+        pieces: reading.start(),
         as_of,
         encoder,
         events,
+        closing,
         _place: place,
     };
     Ok((head, Body::from_stream(export.bytes())).into_response())
@@ -158,13 +168,12 @@ fn head(
 
 /// A file that is being sent.
 struct Export {
-    reading: Reading,
-    /// What was read while the chunk before was written.
-    ahead: Option<Result<Read, ApiError>>,
+    pieces: mpsc::Receiver<Result<Piece, ApiError>>,
     as_of: String,
     encoder: Encoder,
     /// How many events there are up to the last one that was written.
     events: u64,
+    closing: CancellationToken,
     _place: OwnedSemaphorePermit,
 }
 
@@ -175,7 +184,7 @@ impl Export {
             let Some(export) = export else {
                 return Ok(None);
             };
-            let closing = export.reading.api.closing().clone();
+            let closing = export.closing.clone();
             tokio::select! {
                 () = closing.cancelled() => {
                     tracing::info!("a file was cut: this service stops");
@@ -195,57 +204,50 @@ impl Export {
     /// The next bytes, and what is left of the file behind them.
     async fn next(mut self) -> Result<(Bytes, Option<Self>), ApiError> {
         loop {
-            let Read {
-                chunk,
-                removed_before,
-            } = match self.ahead.take() {
-                Some(ahead) => ahead?,
-                None => self.reading.next().await?,
-            };
-            let rows = u64::try_from(chunk.rows.len()).unwrap_or(u64::MAX);
-            self.events = self.events.saturating_add(rows);
-            metrics::exported(rows);
-            // Compressing a row group takes a while.
-            let (more, as_of, events) = (chunk.more, self.as_of.clone(), self.events);
-            let mut encoder = self.encoder;
-            let work = tokio::task::spawn_blocking(move || {
-                let mut bytes = encoder.rows(&chunk.rows)?;
-                if more {
-                    return Ok((bytes, Some(encoder)));
+            let piece = self.pieces.recv().await;
+            let piece = piece.unwrap_or_else(|| Err(ApiError::internal("its reader is gone")));
+            match piece? {
+                Piece::Events(rows) => {
+                    let count = u64::try_from(rows.len()).unwrap_or(u64::MAX);
+                    self.events = self.events.saturating_add(count);
+                    metrics::exported(count);
+                    let mut encoder = self.encoder;
+                    // Compressing a row group takes a while.
+                    let work = tokio::task::spawn_blocking(move || {
+                        let bytes = encoder.rows(&rows);
+                        (encoder, bytes)
+                    });
+                    let (encoder, bytes) = work.await.map_err(ApiError::internal)?;
+                    let bytes = bytes.map_err(ApiError::internal)?;
+                    self.encoder = encoder;
+                    // A row group of Parquet is not full yet.
+                    if !bytes.is_empty() {
+                        return Ok((bytes.into(), Some(self)));
+                    }
                 }
-                let removed_before = removed_before.map(rfc3339);
-                let whole = Whole {
-                    events,
-                    as_of,
-                    removed_before,
-                };
-                bytes.extend(encoder.end(&whole)?);
-                Ok::<_, format::EncodeError>((bytes, None))
-            });
-            let reading = &mut self.reading;
-            let ahead = async {
-                if more {
-                    Some(reading.next().await)
-                } else {
-                    None
+                Piece::End { removed_before } => {
+                    let whole = Whole {
+                        events: self.events,
+                        as_of: self.as_of,
+                        removed_before: removed_before.map(rfc3339),
+                    };
+                    let encoder = self.encoder;
+                    let work = tokio::task::spawn_blocking(move || encoder.end(&whole));
+                    let bytes = work.await.map_err(ApiError::internal)?;
+                    return Ok((bytes.map_err(ApiError::internal)?.into(), None));
                 }
-            };
-            let (work, ahead) = tokio::join!(work, ahead);
-            self.ahead = ahead;
-            let (bytes, encoder) = work
-                .map_err(ApiError::internal)?
-                .map_err(ApiError::internal)?;
-            let bytes = Bytes::from(bytes);
-            let Some(encoder) = encoder else {
-                return Ok((bytes, None));
-            };
-            self.encoder = encoder;
-            // A row group of Parquet is not full yet.
-            if !bytes.is_empty() {
-                return Ok((bytes, Some(self)));
             }
         }
     }
+}
+
+/// What is read of a file.
+enum Piece {
+    Events(Vec<EventRow>),
+    /// There are no more, and before this time some may be lacking.
+    End {
+        removed_before: Option<Millis>,
+    },
 }
 
 /// Where the events of a file come from.
@@ -253,41 +255,85 @@ struct Reading {
     api: QueryApi,
     filter: Filter,
     set: FrozenSet,
-    /// The last event that was read.
+    /// The place of the last event that was read.
     behind: Option<Place>,
+    /// How many events the next stretch may have.
+    length: u64,
 }
 
-/// A chunk, and with the last one before which time events may be lacking.
-struct Read {
-    chunk: Chunk,
-    removed_before: Option<Millis>,
+/// Why a stretch ended.
+enum Ended {
+    /// It has as many events as it may.
+    Full,
+    /// The client waits with these.
+    Slow(Vec<EventRow>),
+    /// The walk has no more events.
+    Walk { removed_before: Option<Millis> },
+    /// The client left.
+    Left,
 }
 
 impl Reading {
-    async fn next(&mut self) -> Result<Read, ApiError> {
-        let start = match &self.behind {
-            None => Start::Top(0),
-            Some(place) => Start::Behind(place),
-        };
-        let slice = Slice {
-            start,
-            limit: CHUNK_ROWS,
-        };
-        let turn = self.api.reader().turn().await?;
-        let chunk = turn
-            .chunk(&self.filter, &self.set, slice, CHUNK_BYTES)
-            .await?;
-        let removed_before = if chunk.more {
-            None
-        } else {
-            turn.removed_before(self.filter.reach()).await?
-        };
-        if let Some(last) = chunk.rows.last() {
-            self.behind = Some(Place::of(last));
+    /// Reads in a task of its own, which ends with the client: one piece lies ready, and one waits.
+    fn start(self) -> mpsc::Receiver<Result<Piece, ApiError>> {
+        let (to, pieces) = mpsc::channel(1);
+        tokio::spawn(async move {
+            let read = tokio::select! {
+                () = to.closed() => Ok(()),
+                read = self.run(&to) => read,
+            };
+            if let Err(error) = read {
+                to.send(Err(error)).await.ok();
+            }
+        });
+        pieces
+    }
+
+    async fn run(mut self, to: &mpsc::Sender<Result<Piece, ApiError>>) -> Result<(), ApiError> {
+        loop {
+            let piece = match self.stretch(to).await? {
+                Ended::Full => {
+                    self.length = LONGEST.min(self.length.saturating_mul(2));
+                    continue;
+                }
+                Ended::Slow(rows) => {
+                    self.length = SHORTEST;
+                    Piece::Events(rows)
+                }
+                Ended::Walk { removed_before } => Piece::End { removed_before },
+                Ended::Left => return Ok(()),
+            };
+            let last = matches!(piece, Piece::End { .. });
+            if to.send(Ok(piece)).await.is_err() || last {
+                return Ok(());
+            }
         }
-        Ok(Read {
-            chunk,
-            removed_before,
-        })
+    }
+
+    /// Reads the next stretch, in one turn.
+    async fn stretch(
+        &mut self,
+        to: &mpsc::Sender<Result<Piece, ApiError>>,
+    ) -> Result<Ended, ApiError> {
+        let turn = self.api.reader().file_turn().await?;
+        let behind = self.behind.clone();
+        let mut stretch = turn.stretch(&self.filter, &self.set, behind, self.length)?;
+        loop {
+            let rows = stretch.next().await?;
+            let Some(last) = rows.last() else {
+                break;
+            };
+            self.behind = Some(Place::of(last));
+            match tokio::time::timeout(PATIENCE, to.reserve()).await {
+                Ok(Ok(room)) => room.send(Ok(Piece::Events(rows))),
+                Ok(Err(_)) => return Ok(Ended::Left),
+                Err(_) => return Ok(Ended::Slow(rows)),
+            }
+        }
+        if !stretch.ends_the_walk() {
+            return Ok(Ended::Full);
+        }
+        let removed_before = turn.removed_before(self.filter.reach()).await?;
+        Ok(Ended::Walk { removed_before })
     }
 }

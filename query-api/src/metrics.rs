@@ -31,7 +31,7 @@ pub fn describe() {
     describe_histogram!(
         QUERY_SECONDS,
         Unit::Seconds,
-        "What a query took at ClickHouse, by `kind`: page, total, counts, arrivals, watermarks."
+        "What a query took at ClickHouse, by `kind`: page, total, counts, arrivals, file, watermarks."
     );
     describe_counter!(
         REFUSED,

@@ -4,10 +4,10 @@
 //! so what the consumer has not counted yet is not shown. Each query is read-only and may use only
 //! so much time, memory and rows, and ends when whoever asked leaves.
 //!
-//! Reads wait in two lanes. Pages and counts are short: so many read at once, and no more than some
-//! of one key; the others wait in the order they came, for a bounded time. Files and live readers
-//! take their turns in a lane of their own, one chunk a turn, at a lower priority: however many there
-//! are, a page finds a place.
+//! Reads wait in three lanes. Pages and counts are short: so many read at once, and no more than some
+//! of one key; the others wait in the order they came, for a bounded time. Live readers, one look a
+//! turn, and files, one stretch a turn, have a lane each, at a lower priority: however many there
+//! are, a page finds a place, and no event is seen late because of files.
 
 mod arrivals;
 mod counts;
@@ -16,6 +16,7 @@ mod frozen;
 mod page;
 mod refusal;
 mod removed;
+mod stretch;
 mod total;
 mod watermarks;
 
@@ -37,11 +38,11 @@ use crate::metrics;
 pub(crate) use counts::{By, Counts, Histogram};
 use fairness::{KeyTurn, KeyTurns};
 use frozen::IN_FROZEN_SET;
-pub(crate) use page::{Chunk, Page, Slice, Start, Took};
+pub(crate) use page::{Page, Slice, Start, Took};
 use refusal::refusal;
 pub(crate) use total::Total;
 
-/// What queries of the lane for files and live readers are worth beside those of pages, which is 1.
+/// What queries for files and live readers are worth beside those of pages, which is 1.
 const BULK_PRIORITY: &str = "10";
 
 /// How old what live readers share may be.
@@ -52,7 +53,8 @@ pub(crate) struct Reader {
     limits: Queries,
     pages: Lane,
     keys: KeyTurns,
-    bulk: Lane,
+    live: Lane,
+    files: Lane,
     /// What was readable lately, for all live readers.
     lately: Mutex<Option<(Instant, FrozenSet)>>,
 }
@@ -84,7 +86,8 @@ impl Reader {
         Self {
             pages: Lane::new(pages, limits.at_once),
             keys: KeyTurns::new(limits.at_once_per_key),
-            bulk: Lane::new(bulk, limits.bulk_at_once),
+            live: Lane::new(bulk.clone(), limits.bulk_at_once),
+            files: Lane::new(bulk, limits.bulk_at_once),
             lately: Mutex::new(None),
             limits,
         }
@@ -108,9 +111,15 @@ impl Reader {
         Ok(admitted)
     }
 
-    /// The next turn of a file or a live reader; it waits for as long as its client does.
-    pub(crate) async fn turn(&self) -> Result<Admitted<'_>, ApiError> {
-        let admitted = self.admit_to(&self.bulk, None).await;
+    /// The next turn of a live reader; it waits for as long as its client does.
+    pub(crate) async fn live_turn(&self) -> Result<Admitted<'_>, ApiError> {
+        let admitted = self.admit_to(&self.live, None).await;
+        admitted.ok_or_else(|| ApiError::internal("the lane was closed"))
+    }
+
+    /// The same for a file.
+    pub(crate) async fn file_turn(&self) -> Result<Admitted<'_>, ApiError> {
+        let admitted = self.admit_to(&self.files, None).await;
         admitted.ok_or_else(|| ApiError::internal("the lane was closed"))
     }
 

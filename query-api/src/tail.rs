@@ -162,7 +162,7 @@ impl Tail {
         if set.ends == self.looked.ends {
             return Ok(false);
         }
-        let turn = self.api.reader().turn().await?;
+        let turn = self.api.reader().live_turn().await?;
         let arrivals = turn
             .arrivals(&self.filter, &self.looked, &set, MOST)
             .await?;

@@ -1,13 +1,14 @@
-//! Pages of a walk, and chunks of it.
+//! Pages of a walk.
 //!
 //! A page is found by the place of its neighbour, never by time alone: rows that share a
 //! millisecond are each on one page.
 
 use std::time::{Duration, Instant};
 
-use audit_schema::row::EventRow;
+use audit_schema::row::{EventRow, Millis};
 use audit_service::traces::Span;
 use clickhouse::Row;
+use uuid::Uuid;
 
 use super::total::{Count, Total};
 use super::{Admitted, Among, ApiError, Filter, FrozenSet, Query, metrics, refusal};
@@ -15,7 +16,7 @@ use crate::cursor::{Cursor, Direction, Place, Walk};
 use crate::filter::Order;
 
 /// The parts of a row's place. The position decides between reports of one id.
-const PLACE: &[&str] = &[
+pub(super) const PLACE: &[&str] = &[
     "created_at",
     "event_id",
     "source_incarnation",
@@ -96,24 +97,13 @@ impl Page {
     }
 }
 
-/// Rows that follow one another in a walk.
-#[derive(Debug)]
-pub(crate) struct Chunk {
-    pub(crate) rows: Vec<EventRow>,
-    /// Whether the walk goes on behind them.
-    pub(crate) more: bool,
-}
-
-impl Chunk {
-    /// The rows of it that are in `set`, if it is certain that no others belong in their place: up to
-    /// `limit` rows and one more were looked for among all.
-    fn within(mut self, set: &FrozenSet, limit: u64) -> Option<Self> {
-        let whole = !self.more && count(&self.rows) <= limit;
-        if whole {
-            self.rows.retain(|row| set.has(row));
-        }
-        self.rows.iter().all(|row| set.has(row)).then_some(self)
+/// The rows that are in `set`, if it is certain that no others belong in their place: up to `limit`
+/// rows and one more were looked for among all.
+fn within(mut rows: Vec<EventRow>, set: &FrozenSet, limit: u64) -> Option<Vec<EventRow>> {
+    if count(&rows) <= limit {
+        rows.retain(|row| set.has(row));
     }
+    rows.iter().all(|row| set.has(row)).then_some(rows)
 }
 
 impl Admitted<'_> {
@@ -135,30 +125,15 @@ impl Admitted<'_> {
             Ok((counted, Some(begun.elapsed())))
         };
         let rows = async {
-            let found = self.rows(filter, set, slice, u64::MAX);
+            let found = self.rows(filter, set, slice);
             let found = Span::part("page").within(found).await?;
-            Ok((found.rows, begun.elapsed()))
+            Ok((found, begun.elapsed()))
         };
         let ((rows, found), (total, counted)) = tokio::try_join!(rows, total)?;
         Ok(Page {
             took: Took { found, counted },
             ..page(rows, total, slice)
         })
-    }
-
-    /// The next events of a walk, as many as `slice` says but no more than `bytes` of text by much.
-    pub(crate) async fn chunk(
-        &self,
-        filter: &Filter,
-        set: &FrozenSet,
-        slice: Slice<'_>,
-        bytes: u64,
-    ) -> Result<Chunk, ApiError> {
-        let mut found = self.rows(filter, set, slice, bytes).await?;
-        found.more |= count(&found.rows) > slice.limit;
-        let limit = usize::try_from(slice.limit).unwrap_or(usize::MAX);
-        found.rows.truncate(limit);
-        Ok(found)
     }
 
     /// The row at a position, if `filter` matches it.
@@ -197,20 +172,18 @@ impl Admitted<'_> {
         Ok(count.rows)
     }
 
-    /// The rows of [`page_query`](Self::page_query), as far as they have no more than `bytes` of
-    /// text by much; `more` if they have. Sorting by the whole place costs twice as much as by the
-    /// key, and is needed only where one id was reported twice.
+    /// The rows of [`page_query`](Self::page_query). Sorting by the whole place costs twice as much as
+    /// by the key, and is needed only where one id was reported twice.
     async fn rows(
         &self,
         filter: &Filter,
         set: &FrozenSet,
         slice: Slice<'_>,
-        bytes: u64,
-    ) -> Result<Chunk, ApiError> {
+    ) -> Result<Vec<EventRow>, ApiError> {
         let begun = Instant::now();
         let by = async |parts, among| {
             let query = self.page_query(filter, set, slice, parts, among);
-            fetch(query, bytes).await.map_err(refusal)
+            query.fetch_all::<EventRow>().await.map_err(refusal)
         };
         let rows = async {
             // What is skipped is not seen.
@@ -221,14 +194,14 @@ impl Admitted<'_> {
             // more than the page. Mostly none of them came after it.
             if filter.is_looked_up() {
                 let found = by(KEY, Among::All).await?;
-                if !share_a_key(&found.rows)
-                    && let Some(found) = found.within(set, slice.limit)
+                if !share_a_key(&found)
+                    && let Some(found) = within(found, set, slice.limit)
                 {
                     return Ok(found);
                 }
             }
             match by(KEY, Among::Set).await {
-                Ok(found) if share_a_key(&found.rows) => by(PLACE, Among::Set).await,
+                Ok(found) if share_a_key(&found) => by(PLACE, Among::Set).await,
                 found => found,
             }
         };
@@ -292,28 +265,6 @@ fn beside_place(than: &str) -> String {
     )
 }
 
-/// The rows of a query, until they have so many bytes of text.
-async fn fetch(query: Query, bytes: u64) -> Result<Chunk, super::Error> {
-    let mut cursor = query.fetch::<EventRow>()?;
-    let (mut rows, mut held) = (Vec::new(), 0_u64);
-    while let Some(row) = cursor.next().await? {
-        held = held.saturating_add(text_bytes(&row));
-        rows.push(row);
-        if held >= bytes {
-            break;
-        }
-    }
-    let more = held >= bytes;
-    Ok(Chunk { rows, more })
-}
-
-/// The bytes of a row that have no bound of their own.
-fn text_bytes(row: &EventRow) -> u64 {
-    let texts = [&row.event_data, &row.event_display_name, &row.user_agent];
-    let bytes: usize = texts.iter().map(|text| text.len()).sum();
-    u64::try_from(bytes).unwrap_or(u64::MAX)
-}
-
 fn count(rows: &[EventRow]) -> u64 {
     u64::try_from(rows.len()).unwrap_or(u64::MAX)
 }
@@ -330,7 +281,12 @@ fn at(query: Query, place: &Place) -> Query {
 /// Whether two of the rows, which are sorted by it, have the same [`KEY`].
 pub(super) fn share_a_key(rows: &[EventRow]) -> bool {
     let mut pairs = rows.iter().zip(rows.iter().skip(1));
-    pairs.any(|(a, b)| (a.created_at, a.event_id) == (b.created_at, b.event_id))
+    pairs.any(|(a, b)| key(a) == key(b))
+}
+
+/// What of a row is its [`KEY`].
+pub(super) fn key(row: &EventRow) -> (Millis, Uuid) {
+    (row.created_at, row.event_id)
 }
 
 /// The page made of the rows of [`Admitted::page_query`], and what is known of the total.

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use audit_schema::Event;
+use audit_schema::{Event, EventId};
+use axum::body::to_bytes;
 use serde_json::Value;
 
 use crate::stand::{ACME, OTHER, Stand, T, event, get};
 
-/// More than a chunk of the reader.
+/// More than one stretch of the reader.
 const MANY: usize = 12_000;
 
 fn numbered(number: usize) -> Event<'static> {
@@ -185,6 +186,45 @@ async fn a_file_of_nothing_is_whole_and_has_nowhere_to_go_on() {
 }
 
 #[tokio::test]
+async fn a_file_has_each_report_of_one_id_at_one_time_once() {
+    let stand = Stand::new("export_reports").await;
+    let ids: Vec<_> = (0..MANY / 3).map(|_| EventId::new()).collect();
+    let report = |number: usize| event(ACME, T).id(ids[number / 3]).build().unwrap();
+    stand.fill(&(0..MANY).map(report).collect::<Vec<_>>()).await;
+    for order in ["desc", "asc"] {
+        let path = format!("/v1/audit-logs/export?order={order}");
+        let (_, bytes, well) = stand.file(ACME, &path).await;
+        assert!(well);
+        let mut lines = lines(&bytes);
+        assert_eq!(lines.pop().unwrap()["export"]["events"], MANY);
+        let position = |line: &Value| line["position"].to_string();
+        let seen: BTreeSet<_> = lines.iter().map(position).collect();
+        assert_eq!(seen.len(), MANY, "{order}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_stops_reading_holds_no_query_and_can_go_on() {
+    let (stand, _) = filled("export_stopped").await;
+    let (head, whole, _) = stand.file(ACME, "/v1/audit-logs/export").await;
+    let as_of = head["audit-as-of"].to_str().unwrap();
+    // All of it takes a second, so its query can be seen.
+    stand.slow(0.000_1).await;
+    let path = format!("/v1/audit-logs/export?asOf={as_of}");
+    let stopped = stand.send(get(ACME, &path)).await;
+    stand.until_reading(1).await;
+    stand.until_reading(0).await;
+    stand.quick().await;
+    let bytes = to_bytes(stopped.into_body(), usize::MAX).await.unwrap();
+    let events = |file: &[u8]| {
+        let mut lines = lines(file);
+        assert_eq!(lines.pop().unwrap()["export"]["complete"], true);
+        lines
+    };
+    assert!(events(&bytes) == events(&whole));
+}
+
+#[tokio::test]
 async fn a_file_that_cannot_be_read_to_its_end_does_not_look_whole() {
     let stand = Stand::with("export_broken", |config| {
         config.queries.bulk_time = std::time::Duration::from_millis(700);
@@ -203,7 +243,7 @@ async fn a_file_that_cannot_be_read_to_its_end_does_not_look_whole() {
 async fn there_are_only_so_many_files_at_once_and_pages_do_not_wait_for_them() {
     let (stand, _) = filled("export_places").await;
     let mut open = Vec::new();
-    // Nobody reads them: after their first chunk they wait for their clients.
+    // Nobody reads them: after their first events they wait for their clients.
     for _ in 0..8 {
         open.push(stand.send(get(ACME, "/v1/audit-logs/export")).await);
         assert_eq!(open.last().unwrap().status(), 200);
