@@ -46,6 +46,12 @@ impl Stage {
     /// The same with a broker.
     pub(crate) async fn and_kafka(mut self) -> anyhow::Result<Self> {
         let mut kafka = Server::kafka(&self.logs)?;
+        // The Kafka engine's two consumers join one after the other. A broker that answers the first
+        // at once makes it join anew, for which the engine waits up to 15 s.
+        let delay = "group.initial.rebalance.delay.ms=100";
+        kafka
+            .arguments
+            .extend(["--property", delay].map(str::to_owned));
         kafka.run().await.context("Kafka")?;
         self.kafka = Some(kafka);
         Ok(self)
