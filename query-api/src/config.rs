@@ -103,9 +103,9 @@ pub struct Queries {
     /// How long a query may take.
     #[serde(with = "humantime_serde")]
     pub time: Duration,
-    /// How many chunks of files and live readers are read at once.
+    /// How many files read at once, and how many live readers.
     pub bulk_at_once: usize,
-    /// How long the query of such a chunk may take.
+    /// How long the query of such a turn may take.
     #[serde(with = "humantime_serde")]
     pub bulk_time: Duration,
     /// How long counting the total may take.

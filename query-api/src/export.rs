@@ -27,6 +27,7 @@ use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, SecondsFormat, Utc};
 use futures_util::{Stream, stream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::caller::Caller;
@@ -112,12 +113,17 @@ pub(crate) async fn export_audit_logs(
         behind,
         length: SHORTEST,
     };
+    let (to, pieces) = mpsc::channel(1);
+    // It ends with the file: when that is dropped, so is the set.
+    let mut tasks = JoinSet::new();
+    tasks.spawn(reading.run(to));
     let export = Export {
-        pieces: reading.start(),
+        pieces,
         as_of,
         encoder,
         events,
         closing,
+        _reading: tasks,
         _place: place,
     };
     Ok((head, Body::from_stream(export.bytes())).into_response())
@@ -168,12 +174,14 @@ fn head(
 
 /// A file that is being sent.
 struct Export {
+    /// One that lies ready, while the next is read.
     pieces: mpsc::Receiver<Result<Piece, ApiError>>,
     as_of: String,
     encoder: Encoder,
     /// How many events there are up to the last one that was written.
     events: u64,
     closing: CancellationToken,
+    _reading: JoinSet<()>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -274,38 +282,25 @@ enum Ended {
 }
 
 impl Reading {
-    /// Reads in a task of its own, which ends with the client: one piece lies ready, and one waits.
-    fn start(self) -> mpsc::Receiver<Result<Piece, ApiError>> {
-        let (to, pieces) = mpsc::channel(1);
-        tokio::spawn(async move {
-            let read = tokio::select! {
-                () = to.closed() => Ok(()),
-                read = self.run(&to) => read,
-            };
-            if let Err(error) = read {
-                to.send(Err(error)).await.ok();
-            }
-        });
-        pieces
-    }
-
-    async fn run(mut self, to: &mpsc::Sender<Result<Piece, ApiError>>) -> Result<(), ApiError> {
+    /// Reads to the end of the walk, an error, or until nobody takes the pieces.
+    async fn run(mut self, to: mpsc::Sender<Result<Piece, ApiError>>) {
         loop {
-            let piece = match self.stretch(to).await? {
-                Ended::Full => {
+            let piece = match self.stretch(&to).await {
+                Ok(Ended::Full) => {
                     self.length = LONGEST.min(self.length.saturating_mul(2));
                     continue;
                 }
-                Ended::Slow(rows) => {
+                Ok(Ended::Slow(rows)) => {
                     self.length = SHORTEST;
-                    Piece::Events(rows)
+                    Ok(Piece::Events(rows))
                 }
-                Ended::Walk { removed_before } => Piece::End { removed_before },
-                Ended::Left => return Ok(()),
+                Ok(Ended::Walk { removed_before }) => Ok(Piece::End { removed_before }),
+                Ok(Ended::Left) => return,
+                Err(error) => Err(error),
             };
-            let last = matches!(piece, Piece::End { .. });
-            if to.send(Ok(piece)).await.is_err() || last {
-                return Ok(());
+            let last = !matches!(piece, Ok(Piece::Events(_)));
+            if to.send(piece).await.is_err() || last {
+                return;
             }
         }
     }

@@ -18,6 +18,24 @@ pub(crate) struct AddressRange {
     pub(crate) last: Ipv6Addr,
 }
 
+/// Most addresses that are looked up in their index one by one: those of a network such as
+/// `192.0.2.0/28`. For more it is faster to read the column.
+const FEW: u128 = 16;
+
+/// All addresses of these ranges, if they are few enough to be looked up one by one.
+pub(crate) fn few(ranges: &[AddressRange]) -> Option<impl Iterator<Item = Ipv6Addr>> {
+    let bounds = |range: &AddressRange| (range.first.to_bits(), range.last.to_bits());
+    let sizes = ranges.iter().map(bounds).map(|(first, last)| last - first);
+    let all = sizes.fold(0_u128, |all, size| {
+        all.saturating_add(size).saturating_add(1)
+    });
+    let addresses = ranges
+        .iter()
+        .map(bounds)
+        .flat_map(|(first, last)| first..=last);
+    (all <= FEW).then(|| addresses.map(Ipv6Addr::from_bits))
+}
+
 /// The ranges of an address or of a network such as `192.0.2.0/24`.
 pub(crate) fn ranges(text: &str) -> Result<Vec<AddressRange>, String> {
     let address = text.parse::<IpAddr>().ok().map(IpNet::from);
@@ -70,6 +88,21 @@ mod tests {
         assert_eq!(written("192.0.2.1"), ["::ffff:192.0.2.1 ::ffff:192.0.2.1"]);
         assert_eq!(written("::ffff:192.0.2.1"), written("192.0.2.1"));
         assert_eq!(written("2001:db8::1"), ["2001:db8::1 2001:db8::1"]);
+    }
+
+    #[test]
+    fn the_addresses_of_small_networks_are_few() {
+        let few = |texts: &[&str]| {
+            let all = texts.iter().flat_map(|text| ranges(text).unwrap());
+            Some(few(&all.collect::<Vec<_>>())?.count())
+        };
+        assert_eq!(few(&["192.0.2.1"]), Some(1));
+        assert_eq!(few(&["192.0.2.1/30", "2001:db8::7"]), Some(5));
+        assert_eq!(few(&["192.0.2.1/28"]), Some(16));
+        assert_eq!(few(&["192.0.2.1/28", "2001:db8::7"]), None);
+        assert_eq!(few(&["192.0.2.1/27"]), None);
+        assert_eq!(few(&["::/0"]), None);
+        assert_eq!(few(&["::"]), Some(0));
     }
 
     #[test]

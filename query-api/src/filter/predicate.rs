@@ -9,7 +9,7 @@
 use audit_schema::row::Millis;
 use clickhouse::query::Query;
 
-use super::network::AddressRange;
+use super::network::{AddressRange, few};
 use super::{Condition, Reach, Test};
 
 /// The columns with an index of their values: `by_<column>` of the table.
@@ -140,15 +140,17 @@ impl Predicate {
             }
             Test::Address(ranges) => {
                 let mut any = vec!["false".to_owned()];
-                for AddressRange { first, last } in ranges {
-                    if first == last {
-                        let address = self.text(&first.to_string(), "IPv6");
-                        any.push(format!("toString(ip_address) = toString({address})"));
-                        continue;
-                    }
-                    let first = self.text(&first.to_string(), "IPv6");
-                    let last = self.text(&last.to_string(), "IPv6");
-                    any.push(format!("ip_address BETWEEN {first} AND {last}"));
+                if let Some(addresses) = few(ranges) {
+                    any.extend(addresses.map(|address| {
+                        let address = self.text(&address.to_string(), "IPv6");
+                        format!("toString(ip_address) = toString({address})")
+                    }));
+                } else {
+                    any.extend(ranges.iter().map(|AddressRange { first, last }| {
+                        let first = self.text(&first.to_string(), "IPv6");
+                        let last = self.text(&last.to_string(), "IPv6");
+                        format!("ip_address BETWEEN {first} AND {last}")
+                    }));
                 }
                 any.join(" OR ")
             }
@@ -253,7 +255,7 @@ fn name(place: usize) -> String {
 pub(super) fn is_looked_up(test: &Test) -> bool {
     match test {
         Test::Column(column, values) => INDEXED.contains(column) && values.len() <= MAX_LOOKED_UP,
-        Test::Address(ranges) => ranges.iter().all(|range| range.first == range.last),
+        Test::Address(ranges) => few(ranges).is_some(),
         Test::Words(_) | Test::Id(_) => true,
         _ => false,
     }

@@ -34,7 +34,7 @@ fn every_filter_has_its_sql() {
         "actorId=a&eventKey=k&sessionId=s&requestId=r&city=Graz",
         "eventType=user_created&eventType=invoice.paid,member_added,security_*",
         "category=security,account&outcome=failure",
-        "ip=192.0.2.0/24&ip=::/0&not.ip=::",
+        "ip=192.0.2.0/24&ip=::/0&not.ip=::&not.ip=192.0.2.6/31",
         "country=at,Austria&userAgent=firefox&userAgent=curl",
         "q=hello+world&q=passkey",
         "data.loginMethod=passkey&not.data.a.b=1&not.data.a.b=true&not.data.a.b=x",

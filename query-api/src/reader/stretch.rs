@@ -16,6 +16,9 @@ use crate::cursor::Place;
 const ROWS: usize = 2_000;
 const TEXT_BYTES: usize = 4 << 20;
 
+/// Most rows that are sorted by more than the key.
+const SORTED_BY_PLACE: u64 = 2_000;
+
 /// Rows that follow one another in a walk.
 pub(crate) struct Stretch<'a> {
     admitted: &'a Admitted<'a>,
@@ -92,9 +95,12 @@ impl Stretch<'_> {
             };
             let same = self.held.as_ref().map(key) == Some(key(&row));
             if same && self.by == KEY {
-                // Their order is that of their positions, which costs more to sort by.
+                // Their order is that of their positions. By these ClickHouse sorts all that is left of
+                // the walk, and for more rows than `query_plan_max_limit_for_lazy_materialization` it
+                // reads all columns of that. So only few are read so, and the stretch ends with them.
                 self.by = PLACE;
                 self.held = None;
+                self.left = self.left.min(SORTED_BY_PLACE);
                 let (behind, left) = (self.behind.as_ref(), self.left);
                 self.rows =
                     self.admitted

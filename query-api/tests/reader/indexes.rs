@@ -51,6 +51,7 @@ async fn each_indexed_filter_uses_its_index_for_page_and_total() {
         ("eventKey=a", "by_event_key"),
         ("ip=192.0.2.7", "by_ip_address"),
         ("ip=2001:db8::7", "by_ip_address"),
+        ("ip=192.0.2.0/28", "by_ip_address"),
         ("q=rare+word", "by_words"),
         ("data.a.b=rare", "by_words"),
         ("userId=a&eventType=user_signed_in&from=-1d", "by_user_id"),
