@@ -113,13 +113,16 @@ impl Reader {
 
     /// The next turn of a live reader; it waits for as long as its client does.
     pub(crate) async fn live_turn(&self) -> Result<Admitted<'_>, ApiError> {
-        let admitted = self.admit_to(&self.live, None).await;
-        admitted.ok_or_else(|| ApiError::internal("the lane was closed"))
+        self.turn(&self.live).await
     }
 
     /// The same for a file.
     pub(crate) async fn file_turn(&self) -> Result<Admitted<'_>, ApiError> {
-        let admitted = self.admit_to(&self.files, None).await;
+        self.turn(&self.files).await
+    }
+
+    async fn turn<'a>(&'a self, lane: &'a Lane) -> Result<Admitted<'a>, ApiError> {
+        let admitted = self.admit_to(lane, None).await;
         admitted.ok_or_else(|| ApiError::internal("the lane was closed"))
     }
 

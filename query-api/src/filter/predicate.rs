@@ -141,7 +141,7 @@ impl Predicate {
             Test::Address(ranges) => {
                 let mut any = vec!["false".to_owned()];
                 if let Some(addresses) = few(ranges) {
-                    any.extend(addresses.map(|address| {
+                    any.extend(addresses.iter().map(|address| {
                         let address = self.text(&address.to_string(), "IPv6");
                         format!("toString(ip_address) = toString({address})")
                     }));
