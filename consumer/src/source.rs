@@ -57,6 +57,19 @@ struct Reading {
     seek: bool,
     /// Kafka said that nothing follows this offset.
     end_seen: Option<u64>,
+    /// This offset did not come, though the log was seen to end behind it.
+    lacked: Option<u64>,
+}
+
+impl Reading {
+    /// Whether the log is seen to end behind what was read for the second time, with nothing read in
+    /// between: the first time a record may be just coming.
+    fn lacks_its_end(&mut self, end: u64) -> bool {
+        let next = self.batch.next_offset();
+        let lacks = end > next && self.end_seen == Some(next) && !self.seek && !self.closed;
+        let lacked = std::mem::replace(&mut self.lacked, lacks.then_some(next));
+        lacks && lacked == Some(next)
+    }
 }
 
 /// Reads records and fills batches.
@@ -167,6 +180,7 @@ impl Source {
                         closed: false,
                         seek: true,
                         end_seen: None,
+                        lacked: None,
                     },
                 );
             }
@@ -319,14 +333,10 @@ impl Source {
         }
     }
 
-    /// The log ends behind what was read, and Kafka said that nothing follows: only markers can
-    /// lie between, or records that are just coming.
+    /// A log that ends behind what was read, of which Kafka said that nothing follows, ends with markers.
     fn look_for_trailing_hole(&mut self, partition: u32, end: u64) {
-        let suspicious = self.reading.get(&partition).is_some_and(|reading| {
-            let next = reading.batch.next_offset();
-            end > next && reading.end_seen == Some(next) && !reading.seek && !reading.closed
-        });
-        if suspicious {
+        let reading = self.reading.get_mut(&partition);
+        if reading.is_some_and(|reading| reading.lacks_its_end(end)) {
             self.look_again(partition, end, chrono::Utc::now().into());
         }
     }
@@ -462,4 +472,34 @@ fn one(topic: &str, partition: u32) -> TopicPartitionList {
     let mut list = TopicPartitionList::new();
     list.add_partition(topic, i32::try_from(partition).unwrap_or(i32::MAX));
     list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_is_just_coming_is_no_hole() {
+        let id = PartitionId {
+            incarnation: 1,
+            partition: 0,
+        };
+        let mut reading = Reading {
+            id,
+            batch: Batch::new(id, 5),
+            batches: mpsc::channel(1).0,
+            ready: true,
+            closed: false,
+            seek: false,
+            end_seen: Some(5),
+            lacked: None,
+        };
+        assert!(!reading.lacks_its_end(7));
+        reading.batch = Batch::new(id, 7);
+        reading.end_seen = Some(7);
+        assert!(!reading.lacks_its_end(8), "another one");
+        assert!(!reading.lacks_its_end(7), "it was not there yet");
+        assert!(!reading.lacks_its_end(8));
+        assert!(reading.lacks_its_end(9), "still not");
+    }
 }
