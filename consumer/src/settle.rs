@@ -346,10 +346,11 @@ impl<S: Store> Settler<S> {
     }
 }
 
-/// How long to wait after a round: so long that no more than a third of the time is spent, but not
-/// for what a ClickHouse that stood still took to answer.
+/// How long to wait after a round: until `interval` after its beginning, and so long that no more than a
+/// third of the time is spent, but not for what a ClickHouse that stood still took to answer.
 fn pause(interval: Duration, spent: Duration) -> Duration {
-    interval.max(spent.saturating_mul(2).min(MOST_PAUSE))
+    let rest = interval.saturating_sub(spent);
+    rest.max(spent.saturating_mul(2).min(MOST_PAUSE))
 }
 
 /// Why nothing could be settled.

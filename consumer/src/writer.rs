@@ -31,6 +31,7 @@ use crate::removed;
 use crate::shards::{Shard, Shards};
 use crate::store::{Found, Insert, Store, Turn, Watermark, token_prefix};
 
+mod counts;
 mod keys;
 mod registry;
 
@@ -61,14 +62,6 @@ impl std::fmt::Debug for Writer {
 #[derive(Debug, Row, Deserialize)]
 struct Number<T> {
     number: T,
-}
-
-#[derive(Debug, Row, Deserialize)]
-struct CountRow {
-    incarnation: u32,
-    partition: u32,
-    rows: u64,
-    offsets: u64,
 }
 
 #[derive(Debug, Row, Serialize)]
@@ -299,32 +292,7 @@ impl Store for Writer {
     async fn count(&self, ranges: &[(PartitionId, OffsetRange)]) -> Result<Vec<Found>, ReadError> {
         let mut found = Vec::new();
         for ranges in by_shard(&self.shards, ranges, |(id, _)| *id) {
-            let Some((first, _)) = ranges.first() else {
-                continue;
-            };
-            let parts: Vec<String> = ranges
-                .iter()
-                .map(|(id, range)| {
-                    format!(
-                        "SELECT toUInt32({}) AS incarnation, toUInt32({}) AS partition, \
-                         count() AS rows, uniqExact(offset) AS offsets FROM ({})",
-                        id.incarnation,
-                        id.partition,
-                        audit::offsets_in(&self.events, &self.dead_letters, *id, *range)
-                    )
-                })
-                .collect();
-            let rows = self
-                .rows::<CountRow>(*first, parts.join(" UNION ALL "))
-                .await?;
-            found.extend(rows.into_iter().map(|row| Found {
-                id: PartitionId {
-                    incarnation: row.incarnation,
-                    partition: row.partition,
-                },
-                offsets: row.offsets,
-                rows: row.rows,
-            }));
+            found.extend(self.count_on_one_shard(&ranges).await?);
         }
         Ok(found)
     }
