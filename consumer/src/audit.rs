@@ -22,6 +22,7 @@ use crate::batch::PartitionId;
 use crate::config::ClickHouse;
 use crate::removed;
 use crate::shards::{Shard, Shards};
+use crate::stored;
 
 /// How many offsets are looked at together.
 pub const STEP: u64 = 1_000_000;
@@ -316,7 +317,7 @@ impl Auditor {
              toUInt64(sum(source_offset_last - source_offset + 1)) AS offsets \
              FROM {} WHERE {} GROUP BY kind",
             self.dead_letters,
-            of(id)
+            stored::of(id)
         );
         let rows: Vec<KindRow> = self.rows(id, &sql).await?;
         Ok(rows
@@ -332,7 +333,7 @@ impl Auditor {
         range: OffsetRange,
         named: usize,
     ) -> Result<(Counted, Finding), Error> {
-        let stored = offsets_in(&self.events, &self.dead_letters, id, range);
+        let stored = stored::offsets_in(&self.events, &self.dead_letters, id, range);
         let sql = format!(
             "SELECT sum(there) AS rows, toUInt64(groupBitmapMergeIf(bits, stored)) AS offsets, \
              toUInt64(groupBitmapMerge(bits)) AS accounted FROM (\
@@ -388,33 +389,6 @@ impl Auditor {
     }
 }
 
-/// The condition for the rows of one partition.
-pub(crate) fn of(id: PartitionId) -> String {
-    format!(
-        "source_incarnation = {} AND source_partition = {}",
-        id.incarnation, id.partition
-    )
-}
-
-/// A question for the offsets of `range` in both tables, each as often as it is there.
-///
-/// Dead letters stand for ranges of their own, of which only what lies in `range` is unrolled.
-pub(crate) fn offsets_in(
-    events: &str,
-    dead_letters: &str,
-    id: PartitionId,
-    range: OffsetRange,
-) -> String {
-    let (source, first, last) = (of(id), range.first(), range.last());
-    format!(
-        "SELECT source_offset AS offset FROM {events} \
-         WHERE {source} AND source_offset BETWEEN {first} AND {last} UNION ALL \
-         SELECT arrayJoin(range(greatest(source_offset, {first}), \
-         least(source_offset_last, {last}) + 1)) AS offset FROM {dead_letters} \
-         WHERE {source} AND source_offset <= {last} AND source_offset_last >= {first}"
-    )
-}
-
 /// One end of what is stored of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
@@ -429,8 +403,8 @@ pub enum End {
 /// It names the whole order of positions, in which one row is read: `max()` reads all of them.
 pub(crate) fn end_of(events: &str, dead_letters: &str, id: PartitionId, end: End) -> String {
     let (source, direction, letter) = match end {
-        End::Lowest => (of(id), "ASC", "source_offset"),
-        End::Highest => (of(id), "DESC", "source_offset_last"),
+        End::Lowest => (stored::of(id), "ASC", "source_offset"),
+        End::Highest => (stored::of(id), "DESC", "source_offset_last"),
     };
     let order = ["source_incarnation", "source_partition", "source_offset"]
         .map(|column| format!("{column} {direction}"))

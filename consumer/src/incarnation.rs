@@ -19,13 +19,13 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 
 use crate::alone::{in_use, outwait};
-use crate::audit;
 use crate::batch::PartitionId;
 use crate::error::{InsertError, ReadError};
 use crate::holes;
 use crate::offsets::{Commit, Declared};
 use crate::removed;
 use crate::store::{Store, Watermark};
+use crate::stored;
 use crate::topic::{Topic, TopicError, look_from};
 use crate::writer::Writer;
 
@@ -336,7 +336,7 @@ impl Topic {
 
     async fn compare(&self, id: PartitionId) -> Result<Compared, TopicError> {
         // The highest offset is found in the order of positions, and its row by that offset.
-        let source = audit::of(id);
+        let source = stored::of(id);
         let highest = |table: &str, records: &str| {
             format!(
                 "SELECT source_offset AS offset, logged_at FROM {table} WHERE {source} \

@@ -35,6 +35,7 @@ mod shards;
 pub mod skip;
 pub mod source;
 pub mod store;
+mod stored;
 pub mod topic;
 pub mod traced;
 pub mod verify;

@@ -392,6 +392,12 @@ mod tests {
     fn a_round_that_took_long_does_not_put_off_the_next_for_long() {
         let (short, long) = (Duration::from_millis(5), Duration::from_secs(30));
         assert_eq!(pause(short, Duration::ZERO), short);
+        let hundred = Duration::from_millis(100);
+        assert_eq!(
+            pause(hundred, hundred / 5),
+            hundred * 4 / 5,
+            "since it began"
+        );
         assert_eq!(
             pause(short, Duration::from_millis(90)),
             Duration::from_millis(180)

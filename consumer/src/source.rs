@@ -31,6 +31,10 @@ use crate::group::{Event, GroupContext};
 use crate::partition::Command;
 use crate::topic::{self, Topic};
 
+mod reading;
+
+use reading::Reading;
+
 /// How many records are read before anything else is looked at.
 const BURST: usize = 512;
 
@@ -42,35 +46,6 @@ const IDLE_WAIT: Duration = Duration::from_millis(50);
 
 /// How long a question to the broker may hold up reading.
 const ANSWER: Duration = Duration::from_secs(5);
-
-/// What is being read of one partition.
-#[derive(Debug)]
-struct Reading {
-    id: PartitionId,
-    batch: Batch,
-    batches: mpsc::Sender<Batch>,
-    /// Whether the partition's loop waits for a batch.
-    ready: bool,
-    /// The batch cannot grow any more; reading is paused until it is handed over.
-    closed: bool,
-    /// Reading has to be moved to the batch's next offset first.
-    seek: bool,
-    /// Kafka said that nothing follows this offset.
-    end_seen: Option<u64>,
-    /// This offset did not come, though the log was seen to end behind it.
-    lacked: Option<u64>,
-}
-
-impl Reading {
-    /// Whether the log is seen to end behind what was read for the second time, with nothing read in
-    /// between: the first time a record may be just coming.
-    fn lacks_its_end(&mut self, end: u64) -> bool {
-        let next = self.batch.next_offset();
-        let lacks = end > next && self.end_seen == Some(next) && !self.seek && !self.closed;
-        let lacked = std::mem::replace(&mut self.lacked, lacks.then_some(next));
-        lacks && lacked == Some(next)
-    }
-}
 
 /// Reads records and fills batches.
 pub struct Source {
@@ -170,19 +145,8 @@ impl Source {
                     incarnation: self.incarnation,
                     partition,
                 };
-                self.reading.insert(
-                    partition,
-                    Reading {
-                        id,
-                        batch: Batch::new(id, from),
-                        batches,
-                        ready: true,
-                        closed: false,
-                        seek: true,
-                        end_seen: None,
-                        lacked: None,
-                    },
-                );
+                self.reading
+                    .insert(partition, Reading::begin(id, from, batches));
             }
             Command::Ready { partition } => {
                 if let Some(reading) = self.reading.get_mut(&partition) {
@@ -472,34 +436,4 @@ fn one(topic: &str, partition: u32) -> TopicPartitionList {
     let mut list = TopicPartitionList::new();
     list.add_partition(topic, i32::try_from(partition).unwrap_or(i32::MAX));
     list
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_record_that_is_just_coming_is_no_hole() {
-        let id = PartitionId {
-            incarnation: 1,
-            partition: 0,
-        };
-        let mut reading = Reading {
-            id,
-            batch: Batch::new(id, 5),
-            batches: mpsc::channel(1).0,
-            ready: true,
-            closed: false,
-            seek: false,
-            end_seen: Some(5),
-            lacked: None,
-        };
-        assert!(!reading.lacks_its_end(7));
-        reading.batch = Batch::new(id, 7);
-        reading.end_seen = Some(7);
-        assert!(!reading.lacks_its_end(8), "another one");
-        assert!(!reading.lacks_its_end(7), "it was not there yet");
-        assert!(!reading.lacks_its_end(8));
-        assert!(reading.lacks_its_end(9), "still not");
-    }
 }

@@ -30,6 +30,7 @@ use crate::recovery::LATE_LIMIT;
 use crate::removed;
 use crate::shards::{Shard, Shards};
 use crate::store::{Found, Insert, Store, Turn, Watermark, token_prefix};
+use crate::stored;
 
 mod counts;
 mod keys;
@@ -255,7 +256,7 @@ impl Store for Writer {
     async fn present(&self, id: PartitionId, range: OffsetRange) -> Result<Vec<u64>, ReadError> {
         let sql = format!(
             "SELECT DISTINCT offset AS number FROM ({} UNION ALL {}) ORDER BY offset",
-            audit::offsets_in(&self.events, &self.dead_letters, id, range),
+            stored::offsets_in(&self.events, &self.dead_letters, id, range),
             removed::offsets_in(id, range)
         );
         let rows = self.rows::<Number<u64>>(id, sql).await?;
