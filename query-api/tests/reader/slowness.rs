@@ -7,7 +7,7 @@ use audit_schema::row::EVENTS;
 use crate::stand::Stand;
 
 /// How long anything is waited for.
-const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
 impl Stand {
     /// Makes every row take so many seconds to be read.
