@@ -19,6 +19,10 @@ use crate::stage::Stage;
 /// As `audit-consumer migrate` makes the topic.
 const PARTITIONS: u32 = 6;
 
+/// Rows a second of simple events into a table without indexes: what a plain loop does with one of 9
+/// columns.
+const WITHOUT_INDEXES: f64 = 480_000.0;
+
 /// What the peer's rows a second are to be multiplied by.
 const TIMES_PEER: f64 = 2.0;
 
@@ -40,6 +44,9 @@ pub(crate) const FIGURES: &[&str] = &[
     "simple, Kafka engine, rows/s",
     "simple, Kafka engine, engine CPU per 1M rows",
     "simple, rows/s, times the best of Kafka engine",
+    "simple, without indexes, rows/s",
+    "simple, without indexes, rows/s flowing",
+    "simple, without indexes, engine CPU per 1M rows",
 ];
 
 /// A run of each, one after the other, again and again.
@@ -54,6 +61,7 @@ pub(crate) async fn measure(sizes: &Sizes, logs: &Path) -> anyhow::Result<Report
         "ours": "one audit-consumer as configured by default",
         "Kafka engine": "2 consumers, blocks of 65,536 rows or a second, a view that derives the same columns",
         "table": "audit_events with its projections and indexes",
+        "without indexes": "ours into audit_events without them",
         "rows/s": "from the start until all rows can be read; flowing: from the first row on",
         "CPU": "until all rows can be read, merges until then included",
         "beside": "broker, engine and consumer share the cores",
@@ -74,6 +82,12 @@ pub(crate) async fn measure(sizes: &Sizes, logs: &Path) -> anyhow::Result<Report
             let rows = rows(&backlog) / ours.consumer;
             report.add(format!("{of}, rows per consumer CPU-s"), "rows", rows);
             add(&mut report, &format!("{of}, Kafka engine"), &backlog, &peer);
+            if shape == Shape::Simple {
+                let of = format!("{of}, without indexes");
+                let plain = backlog.by_us_plain(&mut stage, run).await?;
+                eprintln!("{of}: {:.1} s", plain.seconds);
+                add(&mut report, &of, &backlog, &plain);
+            }
         }
         report.goal(
             &format!("{of}, rows per consumer CPU-s"),
@@ -86,6 +100,8 @@ pub(crate) async fn measure(sizes: &Sizes, logs: &Path) -> anyhow::Result<Report
         report.add(&times, "×", ours / peer);
         report.goal(&times, Goal::AtLeast(TIMES_PEER))?;
     }
+    let plain = "simple, without indexes, rows/s";
+    report.goal(plain, Goal::AtLeast(WITHOUT_INDEXES))?;
     Ok(report)
 }
 

@@ -10,6 +10,7 @@ use crate::cpu;
 use crate::events::Shape;
 use crate::kafka::preload;
 use crate::peer::Peer;
+use crate::plain;
 use crate::stage::Stage;
 
 /// How often it is counted how many rows there are. A count is read from the parts' headers.
@@ -89,12 +90,33 @@ impl Backlog {
     ) -> anyhow::Result<Drained> {
         let world = self.world(stage, &self.name(run))?;
         world.migrate()?;
+        self.into_tables(&world, stage, consumers).await
+    }
+
+    /// The same by one consumer, into the table without indexes and projections.
+    pub(crate) async fn by_us_plain(
+        &self,
+        stage: &mut Stage,
+        run: usize,
+    ) -> anyhow::Result<Drained> {
+        let world = self.world(stage, &format!("{}_plain", self.name(run)))?;
+        world.migrate()?;
+        plain::without_indexes(&world).await?;
+        self.into_tables(&world, stage, 1).await
+    }
+
+    async fn into_tables(
+        &self,
+        world: &World,
+        stage: &mut Stage,
+        consumers: usize,
+    ) -> anyhow::Result<Drained> {
         let usage = Usage::now(stage)?;
         let started = Instant::now();
         let processes: Vec<Process> = (0..consumers)
             .map(|_| world.start("audit-consumer"))
             .collect::<anyhow::Result<_>>()?;
-        let mut drained = self.wait(&world, "audit_events", started).await?;
+        let mut drained = self.wait(world, "audit_events", started).await?;
         for process in &processes {
             drained.consumer += cpu::seconds(process)?;
         }
@@ -105,8 +127,8 @@ impl Backlog {
         let counted = world.sql(counted).await?;
         let wanted = format!("{0}\t{0}", self.events);
         ensure!(counted == wanted, "rows and positions: {counted}");
-        drained.rows = rows(&world, "audit_events").await?;
-        drop_database(&world).await?;
+        drained.rows = rows(world, "audit_events").await?;
+        drop_database(world).await?;
         Ok(drained)
     }
 
