@@ -90,7 +90,7 @@ impl Backlog {
     ) -> anyhow::Result<Drained> {
         let world = self.world(stage, &self.name(run))?;
         world.migrate()?;
-        self.into_tables(&world, stage, consumers).await
+        self.drain_into(&world, stage, consumers).await
     }
 
     /// The same by one consumer, into the table without indexes and projections.
@@ -102,10 +102,10 @@ impl Backlog {
         let world = self.world(stage, &format!("{}_plain", self.name(run)))?;
         world.migrate()?;
         plain::without_indexes(&world).await?;
-        self.into_tables(&world, stage, 1).await
+        self.drain_into(&world, stage, 1).await
     }
 
-    async fn into_tables(
+    async fn drain_into(
         &self,
         world: &World,
         stage: &mut Stage,

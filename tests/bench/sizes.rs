@@ -73,7 +73,7 @@ impl Sizes {
         let (time, slow) = if flags.small {
             (500, 200)
         } else {
-            (10_000, 15_000)
+            (10_000, 5_000)
         };
         let [time, slow] = [time, slow].map(Duration::from_millis);
         Self {

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use audit_schema::row::EventRow;
-use bytes::Bytes;
+use bytes::BytesMut;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::data_type::{ByteArray, ByteArrayType, Int32Type, Int64Type};
 use parquet::errors::ParquetError;
@@ -133,10 +133,10 @@ enum Column {
     },
 }
 
-/// Texts end to end in one buffer.
+/// Texts end to end in one buffer, which is used again for the next row group.
 #[derive(Default)]
 struct Texts {
-    bytes: Vec<u8>,
+    bytes: BytesMut,
     /// Where each ends that is not null.
     ends: Vec<usize>,
     /// Whether each is null: 0, or not: 1.
@@ -179,21 +179,17 @@ impl Column {
     fn write(&mut self, chunk: &mut SerializedColumnWriter<'_>) -> Result<(), ParquetError> {
         match self {
             Self::Text { texts, .. } => {
-                let Texts {
-                    bytes,
-                    ends,
-                    levels,
-                } = std::mem::take(texts);
-                let bytes = Bytes::from(bytes);
+                let bytes = texts.bytes.split().freeze();
                 let mut start = 0;
-                let texts = ends.into_iter().map(|end| {
+                let values = texts.ends.drain(..).map(|end| {
                     let text = bytes.slice(start..end);
                     start = end;
                     ByteArray::from(text)
                 });
-                let values: Vec<_> = texts.collect();
+                let values: Vec<_> = values.collect();
                 let chunk = chunk.typed::<ByteArrayType>();
-                chunk.write_batch(&values, Some(&levels), None)?;
+                chunk.write_batch(&values, Some(&texts.levels), None)?;
+                texts.levels.clear();
             }
             Self::Int { values, .. } => {
                 chunk.typed::<Int32Type>().write_batch(values, None, None)?;
@@ -268,6 +264,7 @@ fn columns() -> Vec<Declared> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use parquet::file::metadata::RowGroupMetaData;
     use parquet::file::reader::{FileReader, SerializedFileReader};
     use parquet::record::{Field, Row, RowAccessor};

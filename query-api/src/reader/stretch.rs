@@ -13,7 +13,7 @@ use super::{Admitted, Among, ApiError, Filter, FrozenSet, metrics, refusal};
 use crate::cursor::Place;
 
 /// Most rows that are taken at once, and most bytes of their texts, but for the last row.
-const ROWS: usize = 2_000;
+const ROWS: usize = 1_000;
 const TEXT_BYTES: usize = 4 << 20;
 
 /// Most rows that are sorted by more than the key.
