@@ -20,7 +20,7 @@ pub(crate) async fn without_indexes(world: &World) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes it from the kept log, and keeps it beside that.
+/// Makes the kept log in such a table, beside it, and keeps that.
 pub(crate) async fn make(log: &World, logs: &Path) -> anyhow::Result<World> {
     let plain = World::on(
         ["127.0.0.1:1", &log.clickhouse()],
