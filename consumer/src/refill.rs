@@ -15,6 +15,7 @@ use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 
 use crate::alone::{Alone, WayOutError, in_use, known};
+use crate::audit::{End, end_of};
 use crate::batch::PartitionId;
 use crate::config::Config;
 use crate::error::ReadError;
@@ -260,15 +261,7 @@ struct Lowest {
 
 /// The lowest stored offset.
 async fn lowest(writer: &Writer, id: PartitionId) -> Result<Option<u64>, ReadError> {
-    let source = format!(
-        "source_incarnation = {} AND source_partition = {}",
-        id.incarnation, id.partition
-    );
-    let sql = format!(
-        "SELECT min(source_offset) AS offset FROM (\
-           SELECT source_offset FROM {EVENTS} WHERE {source} UNION ALL \
-           SELECT source_offset FROM {DEAD_LETTERS} WHERE {source}) HAVING count() > 0"
-    );
+    let sql = end_of(EVENTS, DEAD_LETTERS, id, End::Lowest);
     let asked = writer.client().query_raw(&sql).fetch_optional::<Lowest>();
     let found = asked.await.map_err(ReadError::Unavailable)?;
     Ok(found.map(|lowest| lowest.offset))

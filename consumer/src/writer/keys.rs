@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::Writer;
 use crate::batch::{EventKey, PartitionId};
 use crate::error::ReadError;
+use crate::stored;
 
 /// How many keys are looked up together.
 const KEYS: usize = 2000;
@@ -63,12 +64,11 @@ impl Writer {
         let sql = format!(
             "SELECT project_id AS project, toUnixTimestamp64Milli(created_at) AS created_at, \
              event_id AS id, min(source_offset) AS offset FROM {} WHERE {} \
-             AND source_incarnation = {} AND source_partition = {} AND source_offset < {below} \
+             AND {} AND source_offset < {below} \
              GROUP BY project_id, {}.created_at, event_id",
             self.events,
             is_one_of_the_keys(&self.events),
-            id.incarnation,
-            id.partition,
+            stored::of(id),
             self.events
         );
         let mut found = HashMap::new();
