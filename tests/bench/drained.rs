@@ -66,7 +66,7 @@ impl Backlog {
         let world = backlog.world(stage, &name)?;
         world.migrate()?;
         preload(&world, shape, events).await?;
-        drop_database(&world).await?;
+        world.drop_database().await?;
         Ok(backlog)
     }
 
@@ -128,7 +128,7 @@ impl Backlog {
         let wanted = format!("{0}\t{0}", self.events);
         ensure!(counted == wanted, "rows and positions: {counted}");
         drained.rows = rows(world, "audit_events").await?;
-        drop_database(world).await?;
+        world.drop_database().await?;
         Ok(drained)
     }
 
@@ -143,7 +143,7 @@ impl Backlog {
         usage.add_to(&mut drained, stage)?;
         drained.rows = rows(&world, &peer.table()).await?;
         peer.end(&world).await?;
-        drop_database(&world).await?;
+        world.drop_database().await?;
         Ok(drained)
     }
 
@@ -215,9 +215,4 @@ async fn rows(world: &World, table: &str) -> anyhow::Result<String> {
          (SELECT DISTINCT cityHash64(* EXCEPT ingested_at) AS hash FROM {table})"
     );
     world.sql(&hash).await
-}
-
-async fn drop_database(world: &World) -> anyhow::Result<()> {
-    let drop = format!("DROP DATABASE {} SYNC", world.database);
-    world.sql(&drop).await.map(|_| ())
 }

@@ -142,8 +142,7 @@ async fn insert(
         .await?
         .parse()?;
     ensure!(stored == batches * rows, "{stored} rows are stored");
-    let drop = format!("DROP DATABASE {} SYNC", world.database);
-    world.sql(&drop).await?;
+    world.drop_database().await?;
     Ok(used)
 }
 

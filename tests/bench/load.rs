@@ -131,8 +131,7 @@ pub(crate) async fn measure(sizes: &Sizes, logs: &Path) -> anyhow::Result<Report
     }
     // Nobody writes to what is taken away.
     drop((consumer, api));
-    log.sql(&format!("DROP DATABASE {} SYNC", world.database))
-        .await?;
+    world.drop_database().await?;
     Ok(report)
 }
 

@@ -35,8 +35,7 @@ pub(crate) async fn make(log: &World, logs: &Path) -> anyhow::Result<World> {
     }
     eprintln!("making the same log without indexes");
     // What an earlier run did not finish has to go.
-    let drop = format!("DROP DATABASE {} SYNC", plain.database);
-    plain.sql(&drop).await?;
+    plain.drop_database().await?;
     native::tables(&plain).await?;
     without_indexes(&plain).await?;
     let of = &log.database;

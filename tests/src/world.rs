@@ -269,6 +269,12 @@ impl World {
         Ok(text.trim_end().to_owned())
     }
 
+    /// Takes its database away, with all that is in it.
+    pub async fn drop_database(&self) -> anyhow::Result<()> {
+        let drop = format!("DROP DATABASE {} SYNC", self.database);
+        self.sql(&drop).await.map(|_| ())
+    }
+
     /// Waits until so many events are stored and counted.
     pub async fn stored(&self, events: usize) -> anyhow::Result<()> {
         let what = format!("{events} events in {}", self.database);
