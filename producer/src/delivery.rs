@@ -260,6 +260,10 @@ impl Delivery {
         }
         self.look_for_silence(now);
         self.look_at_reports();
+        // They are reported when Kafka confirms something, which it does not with nothing under way.
+        if self.lane.is_empty() {
+            self.report_losses(now);
+        }
         note_losses(&self.shared);
         metrics::buffered(self.shared.occupancy.events());
         if let (Some(on_disk), Some(spool)) = (self.lane.on_disk(), &self.config.spool) {
@@ -323,7 +327,7 @@ impl Delivery {
         }
     }
 
-    /// Publishes what was lost, now that Kafka takes events.
+    /// Publishes what was lost.
     fn report_losses(&mut self, now: Instant) {
         let due = self
             .reported
@@ -454,5 +458,44 @@ impl Allowance {
             self.due += self.per_step;
         }
         allowed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use audit_schema::{Event, EventType};
+
+    use super::*;
+
+    #[test]
+    fn what_was_lost_is_reported_though_no_event_follows() {
+        let config = ProducerConfig {
+            brokers: "127.0.0.1:1".into(),
+            ..ProducerConfig::default()
+        };
+        let trouble = Arc::default();
+        let client = Client::new(&config, Arc::clone(&trouble)).unwrap();
+        let occupancy = Arc::new(Occupancy::new(1, 1));
+        let shared = Arc::new(Shared {
+            occupancy: occupancy.clone(),
+            losses: Mutex::default(),
+            trouble,
+            client: Mutex::new(client),
+            settled: Notify::new(),
+            stop: Mutex::new(None),
+        });
+        let (_queue, published) = std::sync::mpsc::sync_channel(1);
+        let lane = Lane::new(None, occupancy);
+        let mut delivery = Delivery::new(config, shared.clone(), published, lane);
+        let name = EventType::new("user_signed_in").unwrap();
+        let event = Event::builder("acme".parse().unwrap(), name);
+        let event = event.build().unwrap();
+
+        lock(&shared.losses).count(&event, "spool_full", Utc::now());
+        let next = delivery.looked + LOOK;
+        delivery.look(next);
+        let (_, report) = delivery.lane.next_unsent().unwrap();
+        let report = wire::decode(&report.value, None).unwrap();
+        assert_eq!(report.event_type, EventType::AUDIT_EVENTS_LOST);
     }
 }
