@@ -56,6 +56,8 @@ pub fn all(cache: &Path) -> anyhow::Result<()> {
     tracing::info!("the ClickHouse engine is at {}", library.display());
     let jars = kafka_jars(cache)?;
     tracing::info!("the Kafka jars are at {}", jars.display());
+    let jars = zookeeper_jars(cache)?;
+    tracing::info!("the ZooKeeper jars are at {}", jars.display());
     Ok(())
 }
 

@@ -18,6 +18,8 @@ use crate::{data_folder, fetch, guard};
 
 /// How long it may take to answer; 1 s is usual.
 const START: Duration = Duration::from_secs(60);
+/// How long one question may take. One that comes while it starts may be taken and never answered.
+const ASK: Duration = Duration::from_secs(1);
 /// How long to wait before it is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -86,7 +88,10 @@ async fn supervise(options: &Options, folder: &Path, jars: &Path) -> anyhow::Res
 /// Waits until it serves.
 async fn answers(address: SocketAddr) -> anyhow::Result<()> {
     let begin = Instant::now();
-    while !serves(address).await.unwrap_or(false) {
+    while !matches!(
+        tokio::time::timeout(ASK, serves(address)).await,
+        Ok(Ok(true))
+    ) {
         ensure!(
             begin.elapsed() < START,
             "ZooKeeper did not answer within {START:?}"
