@@ -23,13 +23,15 @@ impl Stand {
     async fn fill_times(&self, times: u64) -> u64 {
         let events: Vec<_> = (0..MADE).map(numbered).collect();
         self.insert(0, &events).await;
-        // The partitions divide MADE, so each of them gets as many again.
+        // The partitions divide MADE, so each of them gets as many again. All of it may take longer than
+        // an insert may be late, so each block has its own time, and is stored soon after.
         let sql = format!(
             "INSERT INTO {EVENTS} SELECT events.* REPLACE (\
              source_offset + (SELECT max(source_offset) + 1 FROM {EVENTS}) * number AS source_offset, \
              created_at + toIntervalSecond(number) AS created_at, generateUUIDv4() AS event_id, \
-             now64(3) AS ingested_at) \
-             FROM (SELECT number FROM numbers(1, {times} - 1)) AS times CROSS JOIN {EVENTS} AS events"
+             nowInBlock64(3) AS ingested_at) \
+             FROM (SELECT number FROM numbers(1, {times} - 1)) AS times CROSS JOIN {EVENTS} AS events \
+             SETTINGS min_insert_block_size_rows = 400000, min_insert_block_size_bytes = 0"
         );
         self.run(&sql).await;
         self.settle(MADE * times).await;
@@ -40,7 +42,7 @@ impl Stand {
 #[tokio::test]
 async fn a_total_that_ran_out_of_time_is_what_was_counted_by_then() {
     let stand = Stand::with("total_gte", |config| {
-        config.queries.total_time = Duration::from_secs(2);
+        config.queries.total_time = Duration::from_secs(4);
         config.queries.time = Duration::from_secs(60);
     })
     .await;
@@ -53,7 +55,7 @@ async fn a_total_that_ran_out_of_time_is_what_was_counted_by_then() {
     let total = answer["total"].as_u64().unwrap();
     assert_eq!(answer["totalRelation"], "gte");
     assert!(11 < total && total < all, "the page proves 11, not {total}");
-    assert!(took * 4 < Duration::from_secs(12), "{took:?}");
+    assert!(took * 2 < Duration::from_secs(12), "{took:?}");
 }
 
 #[tokio::test]
