@@ -28,11 +28,11 @@ use crate::{child, data_folder, fetch, guard};
 
 const PROPERTIES: &str = include_str!("../kafka/server.properties");
 
-/// How long the broker may take to answer; 3 to 4 s are usual.
+/// How long a server may take to answer; 3 to 4 s are usual of the broker, 1 s of ZooKeeper.
 const START: Duration = Duration::from_secs(60);
 /// How long the broker may take to close its logs.
 const STOP: Duration = Duration::from_secs(20);
-/// How long one question to the broker may take.
+/// How long one question may take.
 const ASK: Duration = Duration::from_secs(2);
 /// How long to wait before the next question.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
@@ -154,8 +154,10 @@ async fn supervise(options: &Options, folder: &Path, jars: &Path) -> anyhow::Res
         .spawn()
         .context("cannot start the broker")?;
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    // In its own list of brokers it is once it has joined.
+    let joined = async || Ok(brokers(address).await?.contains(&i64::from(options.node)));
     tokio::select! {
-        answered = answers(address, options.node) => answered?,
+        answered = answers("the broker", joined) => answered?,
         ended = broker.wait() => bail!("the broker ended while starting ({})", ended?),
         _ = terminate.recv() => return stop(broker).await,
         _ = interrupt.recv() => return stop(broker).await,
@@ -308,20 +310,21 @@ pub(crate) fn free_port(port: u16) -> anyhow::Result<u16> {
     bail!("no port of {FREE:?} is free")
 }
 
-/// Waits until the broker answers and is in its own list of brokers.
-async fn answers(address: SocketAddr, node: u32) -> anyhow::Result<()> {
+/// Waits until `question` is answered with yes. One that comes while a server starts may be taken and never answered, so
+/// each is given up after a while and asked anew.
+pub(crate) async fn answers(
+    what: &str,
+    question: impl AsyncFn() -> anyhow::Result<bool>,
+) -> anyhow::Result<()> {
     let begin = Instant::now();
-    loop {
-        let brokers = tokio::time::timeout(ASK, brokers(address)).await;
-        if matches!(brokers, Ok(Ok(brokers)) if brokers.contains(&i64::from(node))) {
-            return Ok(());
-        }
+    while !matches!(tokio::time::timeout(ASK, question()).await, Ok(Ok(true))) {
         ensure!(
             begin.elapsed() < START,
-            "the broker did not answer within {START:?}"
+            "{what} did not answer within {START:?}"
         );
         tokio::time::sleep(ASK_AGAIN).await;
     }
+    Ok(())
 }
 
 /// Asks for the cluster's metadata, of no topic, and returns the numbers of its brokers. An open port is not enough: the

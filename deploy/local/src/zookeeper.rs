@@ -5,23 +5,15 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use clap::Args;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::kafka::{free_port, java, stop};
+use crate::kafka::{answers, free_port, java, stop};
 use crate::{data_folder, fetch, guard};
-
-/// How long it may take to answer; 1 s is usual.
-const START: Duration = Duration::from_secs(60);
-/// How long one question may take. One that comes while it starts may be taken and never answered.
-const ASK: Duration = Duration::from_secs(1);
-/// How long to wait before it is asked again.
-const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// `audit-local zookeeper`.
 #[derive(Debug, Args)]
@@ -71,7 +63,7 @@ async fn supervise(options: &Options, folder: &Path, jars: &Path) -> anyhow::Res
         .context("cannot start ZooKeeper")?;
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     tokio::select! {
-        answered = answers(address) => answered?,
+        answered = answers("ZooKeeper", || serves(address)) => answered?,
         ended = server.wait() => bail!("ZooKeeper ended while starting ({})", ended?),
         _ = terminate.recv() => return stop(server).await,
         _ = interrupt.recv() => return stop(server).await,
@@ -85,25 +77,9 @@ async fn supervise(options: &Options, folder: &Path, jars: &Path) -> anyhow::Res
     stop(server).await
 }
 
-/// Waits until it serves.
-async fn answers(address: SocketAddr) -> anyhow::Result<()> {
-    let begin = Instant::now();
-    while !matches!(
-        tokio::time::timeout(ASK, serves(address)).await,
-        Ok(Ok(true))
-    ) {
-        ensure!(
-            begin.elapsed() < START,
-            "ZooKeeper did not answer within {START:?}"
-        );
-        tokio::time::sleep(ASK_AGAIN).await;
-    }
-    Ok(())
-}
-
 /// `ruok` is answered as soon as the port is open, while sessions are still turned away; `srvr`
 /// names the mode only once they are taken.
-async fn serves(address: SocketAddr) -> std::io::Result<bool> {
+async fn serves(address: SocketAddr) -> anyhow::Result<bool> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(b"srvr").await?;
     let mut answer = String::new();
