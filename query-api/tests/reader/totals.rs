@@ -46,8 +46,8 @@ async fn a_total_that_ran_out_of_time_is_what_was_counted_by_then() {
         config.queries.time = Duration::from_secs(60);
     })
     .await;
-    let all = stand.fill_times(2_000).await;
-    // 12 s for the whole table.
+    let all = stand.fill_times(4_000).await;
+    // 24 s for the whole table.
     stand.slow(0.000_005).await;
     let begun = Instant::now();
     let answer = stand.get(ACME, &format!("{EACH}&limit=10")).await;
@@ -55,7 +55,7 @@ async fn a_total_that_ran_out_of_time_is_what_was_counted_by_then() {
     let total = answer["total"].as_u64().unwrap();
     assert_eq!(answer["totalRelation"], "gte");
     assert!(11 < total && total < all, "the page proves 11, not {total}");
-    assert!(took * 2 < Duration::from_secs(12), "{took:?}");
+    assert!(took * 4 < Duration::from_secs(24), "{took:?}");
 }
 
 #[tokio::test]
