@@ -487,13 +487,11 @@ mod tests {
         let (_queue, published) = std::sync::mpsc::sync_channel(1);
         let lane = Lane::new(None, occupancy);
         let mut delivery = Delivery::new(config, shared.clone(), published, lane);
-        let name = EventType::new("user_signed_in").unwrap();
-        let event = Event::builder("acme".parse().unwrap(), name);
+        let project = "acme".parse().unwrap();
+        let event = Event::builder(project, EventType::USER_SIGNED_IN);
         let event = event.build().unwrap();
-
         lock(&shared.losses).count(&event, "spool_full", Utc::now());
-        let next = delivery.looked + LOOK;
-        delivery.look(next);
+        delivery.look(delivery.looked + LOOK);
         let (_, report) = delivery.lane.next_unsent().unwrap();
         let report = wire::decode(&report.value, None).unwrap();
         assert_eq!(report.event_type, EventType::AUDIT_EVENTS_LOST);
